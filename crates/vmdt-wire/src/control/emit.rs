@@ -1,0 +1,442 @@
+//! From a message to a line.
+
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt::Write as _;
+use core::net::SocketAddr;
+
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+
+use super::params::as_tag;
+use super::parse::MAX_INLINE_INDEX;
+use super::{
+    Caps, ClusterEntry, ClusterInfo, EmitError, Framing, Line, MAX_PARAMETERS, MAX_SHARES, Message,
+    ShareEntry, SharePoolAdd,
+};
+use crate::id::{ClusterId, MessageName, NodeId};
+
+pub(super) fn line(line: &Line) -> Result<Vec<u8>, EmitError> {
+    let mut writer = Writer::new(line.framing, line.message.type_word());
+    writer.message(&line.message)?;
+    writer.finish(line)
+}
+
+/// Writes parameters one after another.
+struct Writer {
+    framing: Framing,
+    out: String,
+    count: usize,
+    /// Name and start of the last parameter.
+    last: (&'static str, usize),
+}
+
+impl Writer {
+    fn new(framing: Framing, word: &'static str) -> Self {
+        let start = match framing {
+            Framing::Bar => "",
+            Framing::Slash => "VMDT/TCP/1.0/",
+        };
+        let mut out = String::with_capacity(128);
+        out.push_str(start);
+        out.push_str(word);
+        let end = out.len();
+        Self {
+            framing,
+            out,
+            count: 0,
+            last: (word, end),
+        }
+    }
+
+    /// Adds the tag and the line end once it is known that the last parameter survives.
+    fn finish(mut self, line: &Line) -> Result<Vec<u8>, EmitError> {
+        let rest_of_line =
+            self.framing == Framing::Bar && matches!(line.message, Message::SendMessage { .. });
+        match line.tag {
+            Some(_) if rest_of_line => return Err(EmitError::NotCarried { field: "tag" }),
+            Some(tag) => self.plain("tag", format_args!("~{tag}")),
+            None if self.framing == Framing::Bar && self.count > 0 => {
+                self.check_last(rest_of_line)?
+            }
+            None => {}
+        }
+        if self.count > MAX_PARAMETERS {
+            return Err(EmitError::TooMany {
+                field: "parameters",
+                found: self.count,
+                allowed: MAX_PARAMETERS,
+            });
+        }
+        self.out.push('\n');
+        Ok(self.out.into_bytes())
+    }
+
+    /// The bar form has no escape for blanks that a parser strips and for what looks like a tag.
+    fn check_last(&self, rest_of_line: bool) -> Result<(), EmitError> {
+        let (field, start) = self.last;
+        let text = self.out.get(start..).unwrap_or_default();
+        if text.ends_with([' ', '\t']) {
+            return Err(EmitError::EdgeBlank { field });
+        }
+        if !rest_of_line && as_tag(text).is_some() {
+            return Err(EmitError::LooksLikeTag { field });
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, field: &'static str) {
+        self.out.push(self.framing.separator());
+        self.count += 1;
+        self.last = (field, self.out.len());
+    }
+
+    /// A parameter that needs no escape in either framing.
+    fn plain(&mut self, field: &'static str, value: impl core::fmt::Display) {
+        self.begin(field);
+        // Writing to a String does not fail.
+        let _ = write!(self.out, "{value}");
+    }
+
+    /// A parameter that may hold anything.
+    fn text(&mut self, field: &'static str, text: &str) -> Result<(), EmitError> {
+        self.begin(field);
+        match self.framing {
+            Framing::Bar => self.raw(field, text, true),
+            Framing::Slash => {
+                escape(text, &mut self.out);
+                Ok(())
+            }
+        }
+    }
+
+    fn raw(
+        &mut self,
+        field: &'static str,
+        text: &str,
+        bars_separate: bool,
+    ) -> Result<(), EmitError> {
+        let bad =
+            |octet: u8| matches!(octet, 0 | b'\n' | b'\r') || (bars_separate && octet == b'|');
+        if let Some((offset, octet)) = text.bytes().enumerate().find(|&(_, octet)| bad(octet)) {
+            return Err(EmitError::BadOctet {
+                field,
+                offset,
+                octet,
+            });
+        }
+        self.out.push_str(text);
+        Ok(())
+    }
+
+    fn node(&mut self, field: &'static str, id: &NodeId) -> Result<(), EmitError> {
+        check_node(field, id)?;
+        self.plain(field, id);
+        Ok(())
+    }
+
+    fn name(&mut self, name: &MessageName) -> Result<(), EmitError> {
+        if name.is_empty() {
+            return Err(EmitError::BadId { field: "message" });
+        }
+        self.plain("message", name);
+        Ok(())
+    }
+
+    fn cluster(&mut self, id: &ClusterId) {
+        self.plain("cluster", id);
+    }
+
+    fn caps(&mut self, caps: Option<Caps>) {
+        if let Some(caps) = caps {
+            self.plain("caps", caps);
+        }
+    }
+
+    fn info(&mut self, info: Option<ClusterInfo>) {
+        if let Some(ClusterInfo { n, k, options }) = info {
+            self.plain("n", n);
+            self.plain("k", k);
+            self.plain("options", options);
+        }
+    }
+
+    fn message(&mut self, message: &Message) -> Result<(), EmitError> {
+        match message {
+            Message::CreateCluster {
+                client,
+                n,
+                k,
+                options,
+            } => {
+                self.node("client", client)?;
+                self.plain("n", n);
+                self.plain("k", k);
+                if let Some(options) = options {
+                    self.plain("options", options);
+                }
+            }
+            Message::JoinCluster { client, cluster } => {
+                self.node("client", client)?;
+                self.cluster(cluster);
+            }
+            Message::LeaveCluster { client, cluster }
+            | Message::GetClusterMembers { client, cluster } => {
+                self.node("client", client)?;
+                if let Some(cluster) = cluster {
+                    self.cluster(cluster);
+                }
+            }
+            Message::ListClusters { client } => self.node("client", client)?,
+            Message::RegisterP2pPort { client, port, caps } => {
+                self.node("client", client)?;
+                self.plain("port", port);
+                self.caps(*caps);
+            }
+            Message::GetClientInfo { client, target } => {
+                self.node("client", client)?;
+                self.node("target", target)?;
+            }
+            Message::SendMessage {
+                client,
+                target,
+                text,
+            } => {
+                self.node("client", client)?;
+                self.node("target", target)?;
+                self.rest_of_line("text", text)?;
+            }
+            Message::MessageShare {
+                from,
+                to,
+                target,
+                index,
+                data,
+            } => {
+                self.node("from", from)?;
+                self.node("to", to)?;
+                self.node("target", target)?;
+                self.plain("index", index);
+                self.text("data", data)?;
+            }
+            Message::MessageReceived { message } | Message::SharePoolRemove { message } => {
+                self.name(message)?;
+            }
+            Message::SharePoolAdd(add) => self.share_pool_add(add)?,
+            Message::SharePoolClaim {
+                message,
+                claimer,
+                index,
+            } => {
+                self.name(message)?;
+                self.node("claimer", claimer)?;
+                self.plain("index", index);
+            }
+            Message::SharePoolAck { message, receiver } => {
+                self.name(message)?;
+                self.node("receiver", receiver)?;
+            }
+            Message::SharePoolUnfreeze { message, index } => {
+                self.name(message)?;
+                self.plain("index", index);
+            }
+            Message::ClusterReady { cluster } => self.cluster(cluster),
+            Message::Error { code, text, about } => match self.framing {
+                Framing::Bar if about.is_some() => {
+                    return Err(EmitError::NotCarried { field: "about" });
+                }
+                Framing::Bar => {
+                    let blank = if text.is_empty() { "" } else { " " };
+                    self.text("text", &format!("{code}:{blank}{text}"))?;
+                }
+                Framing::Slash => {
+                    self.plain("code", code);
+                    self.text("text", text)?;
+                    if let Some(about) = about {
+                        self.name(about)?;
+                    }
+                }
+            },
+            Message::Ok { text } => {
+                if let Some(text) = text {
+                    self.text("text", text)?;
+                }
+            }
+            Message::ClusterCreated { cluster, info }
+            | Message::ClusterJoined { cluster, info } => {
+                self.cluster(cluster);
+                self.info(*info);
+            }
+            Message::ClusterList { clusters } => {
+                for entry in clusters {
+                    self.cluster_entry(entry)?;
+                }
+            }
+            Message::ClusterMembers { members } => {
+                for member in members {
+                    self.node("member", member)?;
+                }
+            }
+            Message::ClientInfo { ip, port, caps } => {
+                self.plain("ip", ip);
+                self.plain("port", port);
+                self.caps(*caps);
+            }
+            Message::Member {
+                cluster,
+                id,
+                state,
+                address,
+                caps,
+            } => {
+                self.cluster(cluster);
+                self.node("member", id)?;
+                self.plain("state", state.as_str());
+                match address {
+                    Some(address) => self.address(address)?,
+                    None if caps.is_some() => self.plain("address", "-"),
+                    None => {}
+                }
+                self.caps(*caps);
+            }
+        }
+        Ok(())
+    }
+
+    /// The last parameter of SEND_MESSAGE, which in bar form may hold bars.
+    fn rest_of_line(&mut self, field: &'static str, text: &str) -> Result<(), EmitError> {
+        match self.framing {
+            Framing::Slash => self.text(field, text),
+            Framing::Bar => {
+                self.begin(field);
+                self.raw(field, text, false)
+            }
+        }
+    }
+
+    /// Display leaves the flow label of an IPv6 address out.
+    fn address(&mut self, address: &SocketAddr) -> Result<(), EmitError> {
+        if matches!(address, SocketAddr::V6(v6) if v6.flowinfo() != 0) {
+            return Err(EmitError::NotCarried {
+                field: "address flow label",
+            });
+        }
+        // A scope id is written with a `%`.
+        self.text("address", &address.to_string())
+    }
+
+    fn cluster_entry(&mut self, entry: &ClusterEntry) -> Result<(), EmitError> {
+        let ClusterEntry {
+            cluster,
+            creator,
+            n,
+            k,
+            members,
+            active,
+        } = entry;
+        check_node("creator", creator)?;
+        let active = u8::from(*active);
+        self.plain(
+            "cluster entry",
+            format_args!("{cluster}:{creator}:{n}:{k}:{members}:{active}"),
+        );
+        Ok(())
+    }
+
+    fn share_pool_add(&mut self, add: &SharePoolAdd) -> Result<(), EmitError> {
+        let found = add.shares.len();
+        if found > MAX_SHARES {
+            return Err(EmitError::TooMany {
+                field: "shares",
+                found,
+                allowed: MAX_SHARES,
+            });
+        }
+        self.name(&add.message)?;
+        self.node("sender", &add.sender)?;
+        self.node("receiver", &add.receiver)?;
+        self.plain("total", add.total);
+        self.plain("active", add.active);
+        self.plain("content", add.content.as_str());
+        self.text("filename", &add.filename)?;
+        for share in &add.shares {
+            self.share_entry(share)?;
+        }
+        Ok(())
+    }
+
+    fn share_entry(&mut self, entry: &ShareEntry) -> Result<(), EmitError> {
+        match entry {
+            ShareEntry::Inline { index, share } => {
+                check_index(*index, 0, MAX_INLINE_INDEX)?;
+                self.plain("share", format_args!("{index}:"));
+                match self.framing {
+                    Framing::Bar => BASE64.encode_append(share, &mut self.out),
+                    Framing::Slash => escape(&BASE64.encode(share), &mut self.out),
+                }
+            }
+            ShareEntry::Placed {
+                index,
+                holder,
+                digest,
+            } => {
+                check_index(*index, 1, u16::from(u8::MAX))?;
+                check_node("holder", holder)?;
+                self.plain("share", format_args!("{index}:{holder}:"));
+                BASE64URL_NOPAD.encode_append(digest, &mut self.out);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_node(field: &'static str, id: &NodeId) -> Result<(), EmitError> {
+    if id.is_plain() {
+        Ok(())
+    } else {
+        Err(EmitError::BadId { field })
+    }
+}
+
+fn check_index(index: u16, min: u16, max: u16) -> Result<(), EmitError> {
+    if (min..=max).contains(&index) {
+        return Ok(());
+    }
+    Err(EmitError::OutOfRange {
+        field: "share index",
+        found: u32::from(index),
+        min: u32::from(min),
+        max: u32::from(max),
+    })
+}
+
+/// Escapes a slash parameter: `%`, `/`, control octets, and at its edges what a parser would
+/// take for a blank around the line or for a tag.
+fn escape(text: &str, out: &mut String) {
+    let last = text.len().wrapping_sub(1);
+    out.reserve(text.len());
+    let mut written = 0;
+    for (at, octet) in text.bytes().enumerate() {
+        let escaped = match octet {
+            b'%' | b'/' | 0..0x20 => true,
+            b' ' => at == 0 || at == last,
+            b'~' => at == 0,
+            _ => false,
+        };
+        if escaped {
+            // All escaped octets are ASCII, so both ends lie between characters.
+            out.push_str(text.get(written..at).unwrap_or_default());
+            out.push('%');
+            out.push(hex(octet >> 4));
+            out.push(hex(octet & 0xf));
+            written = at + 1;
+        }
+    }
+    out.push_str(text.get(written..).unwrap_or_default());
+}
+
+/// The hexadecimal digit of a number below 16.
+fn hex(nibble: u8) -> char {
+    let first = if nibble < 10 { b'0' } else { b'A' - 10 };
+    char::from(first + nibble)
+}
