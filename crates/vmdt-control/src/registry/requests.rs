@@ -1,0 +1,305 @@
+//! What the registry answers to each line.
+
+use std::time::Instant;
+
+use vmdt_wire::{ClusterEntry, Framing, Line, MAX_PARAMETERS, Message, NodeId};
+
+use super::{Registry, error_line};
+use crate::error::Refusal;
+use crate::event::{ConnId, RegistryEvent};
+
+/// Octets of a list in bar form: software of profile 1.0 reads a reply with one
+/// `recv` of at most 4,095 octets.
+const BAR_LIST: usize = 4_000;
+
+/// Octets of a list in slash form, below the line limit of its readers.
+const SLASH_LIST: usize = 60_000;
+
+impl Registry {
+    /// Reads one line and answers it: with one reply, one ERROR, or for one-way
+    /// messages nothing.
+    pub(super) fn handle_line(&mut self, now: Instant, conn: ConnId, octets: &[u8]) {
+        self.stats.lines += 1;
+        let Some(connection) = self.conns.get_mut(&conn) else {
+            return;
+        };
+        connection.last_line = Some(now);
+        let within_rate = connection.bucket.take(now);
+        let limit = self.config.max_line;
+        let long = octets.len() > limit;
+        let may_be_long = |registry: &Registry| {
+            let connection = registry.conns.get(&conn);
+            connection.is_some_and(|c| registry.line_limit(c) > limit)
+        };
+        if long && !may_be_long(self) {
+            self.end(now, conn, Refusal::LineTooLong { limit });
+            return;
+        }
+        let (framing, tag, parsed) = match Line::parse(octets) {
+            Ok(line) => (line.framing, line.tag, Ok(line.message)),
+            Err(error) => {
+                let (framing, tag) = framing_and_tag(octets);
+                (framing, tag, Err(Refusal::Malformed(error)))
+            }
+        };
+        if long && !matches!(parsed, Ok(Message::MessageShare { .. })) {
+            self.end(now, conn, Refusal::LineTooLong { limit });
+            return;
+        }
+        if let Some(connection) = self.conns.get_mut(&conn) {
+            connection.framing = framing;
+        }
+        let answer = match parsed {
+            // An ERROR is never answered with an ERROR, nor is an acknowledgement.
+            Ok(Message::Error { .. } | Message::MessageReceived { .. }) => Ok(None),
+            _ if !within_rate => Err(Refusal::RateLimited {
+                per_second: self.config.rate,
+            }),
+            Ok(message) => self.answer(now, conn, framing, message),
+            Err(refusal) => Err(refusal),
+        };
+        match answer {
+            Ok(None) => {}
+            Ok(Some(message)) => {
+                let line = Line {
+                    framing,
+                    tag,
+                    message,
+                };
+                let line = line
+                    .emit()
+                    .unwrap_or_else(|_| error_line(framing, tag, &Refusal::Internal));
+                self.write(conn, &line);
+            }
+            Err(refusal) => {
+                self.stats.refused += 1;
+                let line = error_line(framing, tag, &refusal);
+                self.write(conn, &line);
+                self.event(RegistryEvent::Refused { conn, refusal });
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        framing: Framing,
+        message: Message,
+    ) -> Result<Option<Message>, Refusal> {
+        let ours = framing == Framing::Slash;
+        match message {
+            Message::RegisterP2pPort { client, port, caps } => {
+                self.identify(now, conn, client)?;
+                self.directory.register(client, port, caps)?;
+                // Capabilities decide which idle deadline holds.
+                if let Some((deadline, _)) = self.conns.get(&conn).map(|c| self.deadline(c)) {
+                    self.set_timer(conn, deadline);
+                }
+                Ok(ok("P2P port registered"))
+            }
+            Message::CreateCluster {
+                client,
+                n,
+                k,
+                options,
+            } => {
+                self.identify(now, conn, client)?;
+                let single = self.single(client, framing);
+                let (cluster, info) = self.directory.create(client, n, k, options, single)?;
+                let info = ours.then_some(info);
+                Ok(Some(Message::ClusterCreated { cluster, info }))
+            }
+            Message::JoinCluster { client, cluster } => {
+                self.identify(now, conn, client)?;
+                let single = self.single(client, framing);
+                let info = self.directory.join(client, cluster, single)?;
+                let info = ours.then_some(info);
+                Ok(Some(Message::ClusterJoined { cluster, info }))
+            }
+            Message::LeaveCluster { client, cluster } => {
+                self.identify(now, conn, client)?;
+                self.directory.leave(client, cluster)?;
+                Ok(ok("Left cluster"))
+            }
+            Message::ListClusters { client } => {
+                self.identify(now, conn, client)?;
+                let clusters = fitting(self.directory.list(client), framing, entry_len);
+                Ok(Some(Message::ClusterList { clusters }))
+            }
+            Message::GetClusterMembers { client, cluster } => {
+                self.identify(now, conn, client)?;
+                let members = self.directory.members(client, cluster)?;
+                let len = |id: &NodeId| id.as_str().len() + 1;
+                let members = fitting(members.into_iter(), framing, len);
+                Ok(Some(Message::ClusterMembers { members }))
+            }
+            Message::GetClientInfo { client, target } => {
+                self.identify(now, conn, client)?;
+                let (address, caps) = self.directory.address(target)?;
+                let knows_caps = ours && self.directory.caps(client).is_some();
+                Ok(Some(Message::ClientInfo {
+                    ip: address.ip(),
+                    port: address.port(),
+                    caps: caps.filter(|_| knows_caps),
+                }))
+            }
+            Message::MessageShare {
+                from,
+                to,
+                target,
+                index,
+                data,
+            } => {
+                self.relay(conn, from, to, target, index, data)?;
+                Ok(None)
+            }
+            other => Err(not_for_server(&other)),
+        }
+    }
+
+    /// Checks that the connection speaks for `client`; its first request says so.
+    fn identify(&mut self, now: Instant, conn: ConnId, client: NodeId) -> Result<(), Refusal> {
+        let Some(connection) = self.conns.get_mut(&conn) else {
+            return Err(Refusal::Internal);
+        };
+        match connection.id {
+            Some(bound) if bound == client => return Ok(()),
+            Some(bound) => {
+                return Err(Refusal::WrongId {
+                    bound,
+                    named: client,
+                });
+            }
+            None => {}
+        }
+        let superseded = self.directory.bind(now, client, conn, connection.ip)?;
+        connection.id = Some(client);
+        if let Some(old) = superseded {
+            self.doom(old, Refusal::Superseded { id: client });
+        }
+        self.event(RegistryEvent::Bound { conn, id: client });
+        Ok(())
+    }
+
+    /// Whether the client is software of profile 1.0, which knows one cluster.
+    fn single(&self, client: NodeId, framing: Framing) -> bool {
+        framing == Framing::Bar && self.directory.caps(client).is_none()
+    }
+
+    /// Passes a share or a control line on from member to member.
+    fn relay(
+        &mut self,
+        conn: ConnId,
+        from: NodeId,
+        to: NodeId,
+        target: NodeId,
+        index: u16,
+        data: String,
+    ) -> Result<(), Refusal> {
+        match self.conns.get(&conn).and_then(|c| c.id) {
+            None => return Err(Refusal::NotBound),
+            Some(bound) if bound != from => return Err(Refusal::WrongId { bound, named: from }),
+            Some(_) => {}
+        }
+        let recipient = self.directory.route(from, to, target, index)?;
+        let limit = self.config.max_backlog / 4 * 3;
+        let Some((framing, queued)) = self.conns.get(&recipient).map(|c| (c.framing, c.backlog()))
+        else {
+            return Err(Refusal::Away { id: to });
+        };
+        let line = Line {
+            framing,
+            tag: None,
+            message: Message::MessageShare {
+                from,
+                to,
+                target,
+                index,
+                data,
+            },
+        };
+        let line = line.emit().map_err(|_| Refusal::Uncarriable { to })?;
+        // Escaping may have made it longer than its reader accepts.
+        if line.len() > self.config.max_relay_line {
+            return Err(Refusal::Uncarriable { to });
+        }
+        if queued + line.len() > limit {
+            return Err(Refusal::RelayBacklog { to, queued, limit });
+        }
+        self.stats.relayed_lines += 1;
+        self.stats.relayed_octets += line.len() as u64;
+        self.write(recipient, &line);
+        Ok(())
+    }
+}
+
+fn ok(text: &str) -> Option<Message> {
+    Some(Message::Ok {
+        text: Some(text.to_owned()),
+    })
+}
+
+/// As many whole items, from the first, as fit in one reply: in octets, and in
+/// parameters beside a tag.
+fn fitting<T>(
+    items: impl Iterator<Item = T>,
+    framing: Framing,
+    len: impl Fn(&T) -> usize,
+) -> Vec<T> {
+    let mut room = match framing {
+        Framing::Bar => BAR_LIST,
+        Framing::Slash => SLASH_LIST,
+    } - "VMDT/TCP/1.0/CLUSTER_MEMBERS/~4294967295\r\n".len();
+    let mut taken = Vec::new();
+    for item in items.take(MAX_PARAMETERS - 1) {
+        match room.checked_sub(len(&item)) {
+            Some(rest) => room = rest,
+            None => break,
+        }
+        taken.push(item);
+    }
+    taken
+}
+
+/// The octets of `id:creator:n:k:members:active` and its separator.
+fn entry_len(entry: &ClusterEntry) -> usize {
+    let digits = |number: u16| number.checked_ilog10().map_or(1, |log| log as usize + 1);
+    let numbers: usize = [entry.n, entry.k, entry.members].map(digits).iter().sum();
+    let rest = ":::::1|".len();
+    entry.cluster.as_str().len() + entry.creator.as_str().len() + numbers + rest
+}
+
+/// What can still be read of a line that is none: the form its sender used, and
+/// the tag by which it will recognise the answer.
+fn framing_and_tag(octets: &[u8]) -> (Framing, Option<u32>) {
+    let framing = Framing::of(octets);
+    let separator = match framing {
+        Framing::Bar => b'|',
+        Framing::Slash => b'/',
+    };
+    let line = octets.trim_ascii();
+    let last = line.rsplit(|&octet| octet == separator).next();
+    let tag = last
+        .and_then(|last| last.strip_prefix(b"~"))
+        .filter(|digits| digits.iter().all(u8::is_ascii_digit))
+        .and_then(|digits| std::str::from_utf8(digits).ok())
+        .and_then(|digits| digits.parse().ok());
+    (framing, tag)
+}
+
+fn not_for_server(message: &Message) -> Refusal {
+    let what = message.type_word();
+    let instead = match message {
+        Message::SendMessage { .. } => {
+            "split the text and give the shares to members, a server must not see it"
+        }
+        Message::SharePoolAdd(_)
+        | Message::SharePoolClaim { .. }
+        | Message::SharePoolAck { .. }
+        | Message::SharePoolUnfreeze { .. }
+        | Message::SharePoolRemove { .. } => "members send it to each other",
+        _ => "a server sends it",
+    };
+    Refusal::NotForServer { what, instead }
+}
