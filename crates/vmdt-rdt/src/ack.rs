@@ -1,0 +1,199 @@
+//! When to acknowledge, and what (RFC 9000 section 13.2 with the project's numbers).
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use crate::packet_number::expand;
+use crate::ranges::{Noted, RangeSet};
+
+/// Ranges kept and sent: what one ACK can carry.
+const MAX_RANGES: usize = 64;
+/// Ack-eliciting packets that may wait for one ACK.
+const ELICITING_PER_ACK: u32 = 2;
+
+/// The receiving side of packet numbers.
+#[derive(Debug)]
+pub(crate) struct AckState {
+    received: RangeSet,
+    largest_at: Option<Instant>,
+    waiting: u32,
+    deadline: Option<Instant>,
+    at_once: bool,
+}
+
+impl AckState {
+    pub(crate) fn new() -> Self {
+        Self {
+            received: RangeSet::new(MAX_RANGES),
+            largest_at: None,
+            waiting: 0,
+            deadline: None,
+            at_once: false,
+        }
+    }
+
+    /// The 64-bit number of a packet with this truncated number.
+    pub(crate) fn expand(&self, truncated: u32) -> u64 {
+        match self.received.largest() {
+            Some(largest) => expand(truncated, largest + 1),
+            // The first number is any; one span of room keeps reordered earlier ones positive.
+            None => (1 << 32) + u64::from(truncated),
+        }
+    }
+
+    /// What noting this number would answer.
+    pub(crate) fn peek(&self, number: u64) -> Noted {
+        self.received.peek(number)
+    }
+
+    /// The largest number received.
+    pub(crate) fn largest(&self) -> Option<u64> {
+        self.received.largest()
+    }
+
+    /// Notes an accepted packet. `eliciting` packets will be acknowledged: at once if asked to
+    /// or out of order, else with the second one or at the latest `max_delay` from now.
+    pub(crate) fn on_packet(
+        &mut self,
+        now: Instant,
+        number: u64,
+        eliciting: bool,
+        at_once: bool,
+        max_delay: Duration,
+    ) {
+        let newest = self
+            .received
+            .largest()
+            .is_none_or(|largest| number > largest);
+        let noted = self.received.insert(number);
+        if newest {
+            self.largest_at = Some(now);
+        }
+        if eliciting {
+            self.waiting += 1;
+            let gap = matches!(noted, Noted::New { gap: true });
+            if at_once || gap || self.waiting >= ELICITING_PER_ACK {
+                self.at_once = true;
+            } else {
+                self.deadline.get_or_insert(now + max_delay);
+            }
+        }
+    }
+
+    /// Acknowledge without delay: a duplicate, or a window to announce.
+    pub(crate) fn force(&mut self) {
+        if self.received.largest().is_some() {
+            self.at_once = true;
+        }
+    }
+
+    /// Whether an ACK is due.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.at_once || self.deadline.is_some_and(|at| at <= now)
+    }
+
+    /// When an ACK will be due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// An ACK was built.
+    pub(crate) fn on_ack_sent(&mut self) {
+        self.waiting = 0;
+        self.deadline = None;
+        self.at_once = false;
+    }
+
+    /// Time since the largest packet arrived, in microseconds.
+    pub(crate) fn delay_micros(&self, now: Instant) -> u32 {
+        let delay = self
+            .largest_at
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        u32::try_from(delay.as_micros()).unwrap_or(u32::MAX)
+    }
+
+    /// What to acknowledge, newest first, no further back than the wire can say.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u64>> + '_ {
+        let reach = self.received.largest().unwrap_or(0).saturating_sub(1 << 31);
+        self.received
+            .newest_first()
+            .take_while(move |range| range.1 >= reach)
+            .map(move |(low, high)| low.max(reach)..=high)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: Duration = Duration::from_millis(5);
+
+    #[allow(clippy::disallowed_methods)]
+    fn base() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn every_second_packet_is_acknowledged_at_once() {
+        let t = base();
+        let mut ack = AckState::new();
+        ack.on_packet(t, 10, true, false, DELAY);
+        assert!(!ack.is_due(t));
+        assert_eq!(ack.deadline(), Some(t + DELAY));
+        assert!(ack.is_due(t + DELAY));
+        ack.on_packet(t, 11, true, false, DELAY);
+        assert!(ack.is_due(t));
+        ack.on_ack_sent();
+        assert!(!ack.is_due(t + DELAY * 10));
+    }
+
+    #[test]
+    fn a_gap_is_acknowledged_at_once_and_a_pure_ack_never() {
+        let t = base();
+        let mut ack = AckState::new();
+        ack.on_packet(t, 10, false, false, DELAY);
+        ack.on_packet(t, 20, false, false, DELAY);
+        assert!(!ack.is_due(t + DELAY));
+        ack.on_packet(t, 30, true, false, DELAY);
+        assert!(ack.is_due(t));
+    }
+
+    #[test]
+    fn ranges_descend_and_numbers_wrap() {
+        let t = base();
+        let mut ack = AckState::new();
+        let first = ack.expand(0xffff_fffe);
+        for offset in [0, 1, 2, 5, 6, 9] {
+            ack.on_packet(t, first + offset, true, false, DELAY);
+        }
+        let ranges: Vec<_> = ack.ranges().collect();
+        assert_eq!(
+            ranges,
+            [
+                first + 9..=first + 9,
+                first + 5..=first + 6,
+                first..=first + 2
+            ]
+        );
+        assert_eq!(ack.expand(7), first + 9);
+        assert_eq!(ack.expand(0xffff_fffd), first - 1, "before the first one");
+    }
+
+    #[test]
+    fn a_range_is_never_longer_than_the_wire_can_say() {
+        let t = base();
+        let mut ack = AckState::new();
+        ack.on_packet(t, 1 << 40, true, false, DELAY);
+        ack.on_packet(t, (1 << 40) + (1 << 32), true, false, DELAY);
+        let ranges: Vec<_> = ack.ranges().collect();
+        assert_eq!(ranges.len(), 1);
+    }
+
+    #[test]
+    fn nothing_to_acknowledge_before_the_first_packet() {
+        let mut ack = AckState::new();
+        ack.force();
+        assert!(!ack.is_due(base()));
+        assert_eq!(ack.ranges().count(), 0);
+    }
+}

@@ -1,0 +1,83 @@
+//! Congestion control: one trait over plain values, and the controllers behind it.
+//!
+//! A controller sees octets of whole datagrams, instants and round-trip times, never a
+//! connection, so it can be tested alone and written outside this crate.
+
+mod cubic;
+mod newreno;
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+pub use cubic::{Cubic, CubicConfig};
+pub use newreno::{NewReno, NewRenoConfig};
+
+/// What one ACK newly acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct Acked {
+    /// When the ACK was processed.
+    pub now: Instant,
+    /// When the newest of the acknowledged packets was sent.
+    pub sent_at: Instant,
+    /// Octets newly acknowledged, headers included.
+    pub octets: u64,
+    /// Octets in flight after this ACK.
+    pub in_flight: u64,
+    /// The sender had nothing to send or was held by flow control: the window was not the limit.
+    pub app_limited: bool,
+    /// Newest round-trip sample.
+    pub latest_rtt: Duration,
+    /// Smoothed round-trip time.
+    pub smoothed_rtt: Duration,
+    /// Smallest round-trip time seen on the path.
+    pub min_rtt: Duration,
+}
+
+/// What was declared lost at one time.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    /// When the loss was noticed.
+    pub now: Instant,
+    /// When the newest lost packet was sent.
+    pub sent_at: Instant,
+    /// Octets lost, headers included.
+    pub octets: u64,
+    /// Octets in flight without the lost ones.
+    pub in_flight: u64,
+}
+
+/// Decides how many octets may be in flight.
+pub trait Controller: Debug + Send {
+    /// A congestion-controlled packet left; `in_flight` counts it.
+    fn on_sent(&mut self, now: Instant, octets: u64, in_flight: u64);
+
+    /// Packets were acknowledged.
+    fn on_ack(&mut self, acked: &Acked);
+
+    /// Packets were declared lost.
+    fn on_loss(&mut self, lost: &Lost);
+
+    /// Every packet over a long period was lost (RFC 9002 section 7.6).
+    fn on_persistent_congestion(&mut self, now: Instant);
+
+    /// All packets of the last loss turned out to have arrived: the reduction may be undone.
+    fn on_spurious_loss(&mut self, now: Instant);
+
+    /// Octets that may be in flight.
+    fn window(&self) -> u64;
+
+    /// Whether the window still grows by what is acknowledged (pacing is faster then).
+    fn in_slow_start(&self) -> bool;
+
+    /// The rate to pace at in octets per second, when the controller computes one; otherwise
+    /// the rate follows from window and round-trip time.
+    fn pacing_rate(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Builds the controller of a new path.
+pub trait ControllerFactory: Debug + Send + Sync {
+    /// `datagram` is the largest datagram sent, in octets.
+    fn build(&self, now: Instant, datagram: u64) -> Box<dyn Controller>;
+}

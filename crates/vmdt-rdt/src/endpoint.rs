@@ -1,0 +1,517 @@
+//! The endpoint: every peer session of a node behind one UDP socket.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use vmdt_wire::segment::{Syn, SynKind};
+use vmdt_wire::{Flags, FlowId, Header, NodeId, Packet, PacketType};
+
+use crate::config::{Config, Integrity};
+use crate::error::WriteError;
+use crate::event::{CloseReason, Event, Transmit};
+use crate::half_open::{HalfOpenTable, Noted};
+use crate::session::{Session, syn_of, write_syn};
+use crate::state::SessionState;
+use crate::stats::{EndpointStats, PathStats};
+
+/// All sessions of a node: a machine without sockets, clock or threads.
+///
+/// Its calls are of four kinds:
+/// - *arrivals*: [`handle_datagram`](Self::handle_datagram) and
+///   [`handle_timeout`](Self::handle_timeout),
+/// - *verbs* of the application: [`connect`](Self::connect), [`write`](Self::write),
+///   [`read`](Self::read) and the others,
+/// - *output*: [`poll_transmit`](Self::poll_transmit) and [`poll_event`](Self::poll_event),
+/// - the *deadline*: [`poll_timeout`](Self::poll_timeout).
+///
+/// The law for the caller: after any arrival or verb call `poll_transmit` and `poll_event` until
+/// both return `None`; the deadline that `poll_timeout` then gives is exact, and
+/// `handle_timeout` is due at it. Instants passed never decrease.
+///
+/// The same calls with the same arguments and seed give the same results.
+#[derive(Debug)]
+pub struct Endpoint {
+    config: Arc<Config>,
+    local: NodeId,
+    rng: ChaCha12Rng,
+    slots: Vec<Option<Box<Session>>>,
+    free: Vec<u32>,
+    by_peer: BTreeMap<NodeId, u32>,
+    by_id: BTreeMap<u32, u32>,
+    half_open: HalfOpenTable,
+    timers: BTreeSet<(Instant, u32)>,
+    /// Sessions that may have something to send, in turn.
+    transmit: VecDeque<u32>,
+    events: VecDeque<Event>,
+    stats: EndpointStats,
+    #[cfg(test)]
+    pub(crate) packet_start: Option<u32>,
+}
+
+impl Endpoint {
+    /// An endpoint of node `local` without sessions. Session ids and packet-number starts come
+    /// from `seed`, which must be unpredictable where the network is not trusted.
+    #[must_use]
+    pub fn new(config: Config, local: NodeId, seed: [u8; 32]) -> Self {
+        Self {
+            half_open: HalfOpenTable::new(config.max_half_open),
+            config: Arc::new(config),
+            local,
+            rng: ChaCha12Rng::from_seed(seed),
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_peer: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            transmit: VecDeque::new(),
+            events: VecDeque::new(),
+            stats: EndpointStats::default(),
+            #[cfg(test)]
+            packet_start: None,
+        }
+    }
+
+    // ---- arrivals
+
+    /// Takes one datagram as it came from the socket. Garbage is counted in
+    /// [`counters`](Self::counters) and dropped.
+    ///
+    /// Received flow data are slices of `datagram`; a caller that cuts datagrams out of one
+    /// large buffer keeps the whole buffer alive while any of them is unread.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: Bytes) {
+        let octets = datagram.len();
+        let Some(packet) = open(self.config.integrity, datagram) else {
+            self.stats.garbage += 1;
+            return;
+        };
+        let header = &packet.header;
+        if header.dest != self.local || header.source == self.local || header.source.is_empty() {
+            self.stats.misaddressed += 1;
+            return;
+        }
+        if header.kind == PacketType::Syn {
+            self.on_syn(now, from, &packet);
+            return;
+        }
+        let (id, peer) = (header.session, header.source);
+        let slot = match self.by_id.get(&id) {
+            Some(&slot) => slot,
+            None => match self.confirm(now, id, peer) {
+                Some(slot) => slot,
+                None => {
+                    self.stats.unknown_session += 1;
+                    return;
+                }
+            },
+        };
+        let may_open = self.events.len() < self.event_limit();
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
+        if session.peer() != peer {
+            self.stats.unknown_session += 1;
+            return;
+        }
+        if session.state() == SessionState::Connecting {
+            session.hurry_offer(now, from);
+        } else {
+            session.handle(now, from, &packet, octets, may_open);
+        }
+        self.touch(slot);
+    }
+
+    /// Lets everything due by `now` happen. Calling it early or late is harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.half_open.handle_timeout(now);
+        while let Some(&(at, slot)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            if let Some(session) = self.session_mut(slot) {
+                session.timer = None;
+                session.handle_timeout(now);
+            }
+            self.touch(slot);
+        }
+    }
+
+    // ---- output
+
+    /// Writes the next datagram into `buf`, which it clears first. `None`: nothing to send
+    /// before the next arrival, verb or timeout.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some((id, entry)) = self.half_open.next_due() {
+            let id = NonZeroU32::new(id)?;
+            let offer = entry.syn.session;
+            let syn = syn_of(&self.config, id, SynKind::Accept { echo: offer });
+            let ids = [self.local, entry.peer];
+            write_syn(buf, ids, self.config.integrity, offer.get(), &syn);
+            return Some(Transmit {
+                to: entry.address,
+                len: buf.len(),
+            });
+        }
+        while let Some(slot) = self.transmit.pop_front() {
+            let Some(session) = self.session_mut(slot) else {
+                continue;
+            };
+            if let Some(to) = session.poll_transmit(now, buf) {
+                self.transmit.push_back(slot);
+                return Some(Transmit { to, len: buf.len() });
+            }
+            session.queued = false;
+            self.rearm(slot);
+        }
+        None
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is next due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let session = self.timers.first().map(|entry| entry.0);
+        [session, self.half_open.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    // ---- sessions
+
+    /// Opens a session with `peer` at `address`. Does nothing while one is being opened or
+    /// stands, wherever that peer is; replaces one that is draining. `Connected` or
+    /// `ConnectFailed` follows.
+    pub fn connect(&mut self, now: Instant, peer: NodeId, address: SocketAddr) {
+        if let Some(&slot) = self.by_peer.get(&peer) {
+            let draining = self
+                .session(slot)
+                .is_some_and(|session| session.state() == SessionState::Draining);
+            if !draining {
+                return;
+            }
+            self.remove(slot);
+        }
+        let possible = peer != self.local && !peer.is_empty();
+        if !possible || self.by_peer.len() >= self.config.max_sessions {
+            self.events
+                .push_back(Event::ConnectFailed { peer, address });
+            return;
+        }
+        // An offer of the peer that we have answered crosses with ours: under the same id both
+        // ends come to one session.
+        let id = match self.half_open.take(peer) {
+            Some(answered) => answered,
+            None => self.fresh_id(),
+        };
+        let start = self.fresh_start();
+        let config = Arc::clone(&self.config);
+        let session = Session::connecting(now, config, [self.local, peer], address, id, start);
+        self.insert(session);
+    }
+
+    /// Closes a session: FIN to the peer, `Closed` with `Local` at once. What is queued and not
+    /// acknowledged is lost; to end in order finish the flows, wait for `FlowDelivered`, then
+    /// close. `reason` is cut at 256 octets. The session drains for three probe timeouts or
+    /// until the peer answers; [`state`](Self::state) is `None` after that.
+    pub fn close(&mut self, now: Instant, peer: NodeId, code: u16, reason: &str) {
+        self.with_session(peer, |session| session.close(now, code, reason));
+    }
+
+    /// Where the session with `peer` stands; `None` without one.
+    #[must_use]
+    pub fn state(&self, peer: NodeId) -> Option<SessionState> {
+        let slot = *self.by_peer.get(&peer)?;
+        Some(self.session(slot)?.state())
+    }
+
+    /// Counters and gauges of the session with `peer`.
+    #[must_use]
+    pub fn stats(&self, peer: NodeId) -> Option<PathStats> {
+        let slot = *self.by_peer.get(&peer)?;
+        Some(self.session(slot)?.stats())
+    }
+
+    /// Counters of datagrams that belong to no session.
+    #[must_use]
+    pub fn counters(&self) -> EndpointStats {
+        self.stats
+    }
+
+    /// The peers with a session in any state, in order of their ids.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.by_peer.keys().copied()
+    }
+
+    // ---- flows
+
+    /// Queues octets on a flow, which opens with its first write or its finish. A flow is a
+    /// stream: the boundaries of writes are not kept. A flow's id must not be used again within
+    /// a session, except after a reset or stop that the peer has acknowledged.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; nothing was queued then.
+    pub fn write(
+        &mut self,
+        _now: Instant,
+        peer: NodeId,
+        flow: FlowId,
+        data: Bytes,
+    ) -> Result<(), WriteError> {
+        self.with_session(peer, |session| session.write(flow, data))
+            .unwrap_or(Err(WriteError::NoSession))
+    }
+
+    /// Ends a flow after what is queued; `FlowDelivered` follows when all of it is acknowledged.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn finish(&mut self, _now: Instant, peer: NodeId, flow: FlowId) -> Result<(), WriteError> {
+        self.with_session(peer, |session| session.finish(flow))
+            .unwrap_or(Err(WriteError::NoSession))
+    }
+
+    /// Gives an outgoing flow up: what is queued is forgotten, the peer gets `FlowReset`. The
+    /// control flow can't be reset.
+    pub fn reset(&mut self, _now: Instant, peer: NodeId, flow: FlowId, code: u16) {
+        self.with_session(peer, |session| session.reset(flow, code));
+    }
+
+    /// The next piece of an incoming flow, in order; frees its window. `None`: nothing more now,
+    /// `Readable` tells when there is.
+    pub fn read(&mut self, _now: Instant, peer: NodeId, flow: FlowId) -> Option<Bytes> {
+        self.with_session(peer, |session| session.read(flow))
+            .flatten()
+    }
+
+    /// Refuses the rest of an incoming flow: what is unread is dropped, the peer gets
+    /// `FlowStopped`. The control flow can't be stopped.
+    pub fn stop(&mut self, _now: Instant, peer: NodeId, flow: FlowId, code: u16) {
+        self.with_session(peer, |session| session.stop(flow, code));
+    }
+
+    // ---- inside
+
+    fn session(&self, slot: u32) -> Option<&Session> {
+        self.slots.get(slot as usize)?.as_deref()
+    }
+
+    fn session_mut(&mut self, slot: u32) -> Option<&mut Session> {
+        self.slots.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    fn with_session<T>(&mut self, peer: NodeId, act: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        let slot = *self.by_peer.get(&peer)?;
+        let result = act(self.session_mut(slot)?);
+        self.touch(slot);
+        Some(result)
+    }
+
+    /// Events that may wait before no new flow or session is taken from the network.
+    fn event_limit(&self) -> usize {
+        self.config.max_sessions + self.config.max_recv_flows + self.config.max_send_flows
+    }
+
+    /// A session id that is in no use.
+    fn fresh_id(&mut self) -> NonZeroU32 {
+        loop {
+            let id = self.rng.next_u32();
+            if let Some(id) = NonZeroU32::new(id)
+                && !self.by_id.contains_key(&id.get())
+                && !self.half_open.contains(id.get())
+            {
+                return id;
+            }
+        }
+    }
+
+    fn fresh_start(&mut self) -> u32 {
+        let start = self.rng.next_u32();
+        #[cfg(test)]
+        let start = self.packet_start.unwrap_or(start);
+        start
+    }
+
+    fn insert(&mut self, session: Session) -> u32 {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.slots.push(None);
+                // The table is bounded far below 2^32 sessions.
+                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        self.by_peer.insert(session.peer(), slot);
+        self.by_id.insert(session.local_id().get(), slot);
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Some(Box::new(session));
+        }
+        self.touch(slot);
+        slot
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let Some(session) = self.slots.get_mut(slot as usize).and_then(Option::take) else {
+            return;
+        };
+        self.by_peer.remove(&session.peer());
+        self.by_id.remove(&session.local_id().get());
+        if let Some(at) = session.timer {
+            self.timers.remove(&(at, slot));
+        }
+        if session.queued {
+            self.transmit.retain(|other| *other != slot);
+        }
+        self.free.push(slot);
+    }
+
+    /// After anything was done to a session: collects its events, and has it asked for output.
+    fn touch(&mut self, slot: u32) {
+        let Some(session) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        while let Some(event) = session.pop_event() {
+            self.events.push_back(event);
+        }
+        if session.has_ended() {
+            self.remove(slot);
+        } else if !std::mem::replace(&mut session.queued, true) {
+            self.transmit.push_back(slot);
+        }
+    }
+
+    /// Registers a session's deadline.
+    fn rearm(&mut self, slot: u32) {
+        let Some(session) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let next = session.next_timeout();
+        if next == session.timer {
+            return;
+        }
+        if let Some(at) = session.timer {
+            self.timers.remove(&(at, slot));
+        }
+        session.timer = next;
+        if let Some(at) = next {
+            self.timers.insert((at, slot));
+        }
+    }
+
+    // ---- opening of sessions
+
+    fn on_syn(&mut self, now: Instant, from: SocketAddr, packet: &Packet) {
+        let Ok(syn) = Syn::parse(&packet.payload) else {
+            self.stats.bad_syn += 1;
+            return;
+        };
+        match syn.kind {
+            SynKind::Offer => self.on_offer(now, from, &packet.header, syn),
+            SynKind::Accept { echo } => {
+                let slot = self.by_id.get(&echo.get()).copied();
+                let session = slot.and_then(|slot| self.session_mut(slot));
+                match session {
+                    Some(session) if session.peer() == packet.header.source => {
+                        session.on_accept(now, from, &syn);
+                    }
+                    _ => self.stats.bad_syn += 1,
+                }
+                if let Some(slot) = slot {
+                    self.touch(slot);
+                }
+            }
+        }
+    }
+
+    fn on_offer(&mut self, now: Instant, from: SocketAddr, header: &Header, offer: Syn) {
+        let peer = header.source;
+        let id = offer.session;
+        if let Some(&slot) = self.by_peer.get(&peer)
+            && let Some(session) = self.session_mut(slot)
+        {
+            let crossed = session.state() == SessionState::Connecting;
+            let again =
+                session.state() == SessionState::Established && session.remote_id() == id.get();
+            if crossed || again {
+                session.answer_offer(from, id);
+                self.touch(slot);
+                return;
+            }
+            // Another id: the peer has restarted, if it proves to be there.
+        }
+        let room =
+            self.by_peer.contains_key(&peer) || self.by_peer.len() < self.config.max_sessions;
+        if !room {
+            self.stats.syn_overflow += 1;
+            return;
+        }
+        let local_id = match self.half_open.find(peer, id) {
+            Some(known) => known,
+            None => self.fresh_id(),
+        };
+        // The peer may have our answer and go on trying to confirm it for as long as it would
+        // try anything.
+        let expires_at = now + self.config.connect_timeout + self.config.dead_after;
+        let noted = self.half_open.note(local_id, peer, from, offer, expires_at);
+        if noted == (Noted::New { overflow: true }) {
+            self.stats.syn_overflow += 1;
+        }
+    }
+
+    /// A datagram with an id of the half-open table: the session begins.
+    fn confirm(&mut self, now: Instant, id: u32, peer: NodeId) -> Option<u32> {
+        let room =
+            self.by_peer.contains_key(&peer) || self.by_peer.len() < self.config.max_sessions;
+        if !room || self.events.len() >= self.event_limit() {
+            return None;
+        }
+        let entry = self.half_open.confirm(id, peer)?;
+        if let Some(&old) = self.by_peer.get(&peer) {
+            if let Some(session) = self.session_mut(old) {
+                session.abort(CloseReason::Replaced);
+            }
+            self.touch(old);
+        }
+        let local_id = NonZeroU32::new(id)?;
+        let start = self.fresh_start();
+        let session = Session::accepted(
+            now,
+            Arc::clone(&self.config),
+            [self.local, peer],
+            entry.address,
+            local_id,
+            start,
+            &entry.syn,
+        );
+        Some(self.insert(session))
+    }
+}
+
+/// Parses a datagram that carries the protection asked for.
+fn open(integrity: Integrity, mut datagram: Bytes) -> Option<Packet> {
+    if integrity == Integrity::Crc32 {
+        let (content, crc) = datagram.split_last_chunk::<4>()?;
+        if crc32fast::hash(content) != u32::from_be_bytes(*crc) {
+            return None;
+        }
+        datagram.truncate(datagram.len() - 4);
+    }
+    let packet = Packet::parse(datagram).ok()?;
+    let flagged = packet.header.flags.contains(Flags::CHECKSUM);
+    (flagged || integrity != Integrity::Internet).then_some(packet)
+}
+
+#[cfg(test)]
+#[path = "endpoint_tests.rs"]
+mod tests;

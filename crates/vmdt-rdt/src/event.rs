@@ -1,0 +1,110 @@
+//! What the machine tells its application and its driver.
+
+use std::net::SocketAddr;
+
+use vmdt_wire::{FlowId, NodeId};
+
+/// One datagram to send, standing in the caller's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+    /// Octets of the buffer to send.
+    pub len: usize,
+}
+
+/// Something that happened to a session or a flow.
+///
+/// The queue is bounded by construction: a flow has at most one `Readable` waiting and one
+/// final event, and no new flow or session is taken from the network while
+/// more events than the configured flows and sessions wait to be polled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A session was established, by us or by the peer.
+    Connected {
+        /// The peer.
+        peer: NodeId,
+        /// Its address at this time.
+        address: SocketAddr,
+    },
+    /// Our offer went unanswered for the configured time, or there was no room for a session.
+    ConnectFailed {
+        /// The peer.
+        peer: NodeId,
+        /// The address tried.
+        address: SocketAddr,
+    },
+    /// In-order data arrived since the last `read` that returned `None`.
+    Readable {
+        /// The peer.
+        peer: NodeId,
+        /// The flow.
+        flow: FlowId,
+    },
+    /// The flow's last octet was read (or it was empty).
+    Finished {
+        /// The peer.
+        peer: NodeId,
+        /// The flow.
+        flow: FlowId,
+    },
+    /// The sender gave the flow up; what was unread is gone.
+    FlowReset {
+        /// The peer.
+        peer: NodeId,
+        /// The flow.
+        flow: FlowId,
+        /// The sender's reason.
+        code: u16,
+    },
+    /// The receiver refused the rest of the flow; what was queued is gone.
+    FlowStopped {
+        /// The peer.
+        peer: NodeId,
+        /// The flow.
+        flow: FlowId,
+        /// The receiver's reason.
+        code: u16,
+    },
+    /// Every octet of a finished flow was acknowledged.
+    FlowDelivered {
+        /// The peer.
+        peer: NodeId,
+        /// The flow.
+        flow: FlowId,
+    },
+    /// After `Blocked`: at least half of the send buffer is free.
+    Writable {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// The session ended and all its flows with it.
+    Closed {
+        /// The peer.
+        peer: NodeId,
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer closed it.
+    PeerClosed {
+        /// The peer's code.
+        code: u16,
+        /// The peer's words, at most 256 octets.
+        reason: String,
+    },
+    /// Nothing arrived for the idle timeout.
+    Idle,
+    /// Nothing was acknowledged for `dead_after` while something was outstanding.
+    Unresponsive,
+    /// The peer restarted: a new session follows as `Connected`.
+    Replaced,
+    /// The application closed it.
+    Local,
+}

@@ -1,0 +1,498 @@
+//! A session: everything two peers share. A machine inside the endpoint's machine.
+//!
+//! Weaknesses of the open profile: a datagram is taken as the peer's when its session id and
+//! source id match, so whoever sees one datagram can forge others, and can move the session to
+//! another address.
+
+mod receive;
+mod recovery;
+mod timers;
+mod transmit;
+
+pub(crate) use transmit::write_syn;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use vmdt_wire::segment::{Fin, FinKind, Syn, SynKind};
+use vmdt_wire::{FlowId, NodeId};
+
+use crate::ack::AckState;
+use crate::config::{Config, HEADER_OCTETS};
+use crate::congestion::Controller;
+use crate::error::WriteError;
+use crate::event::{CloseReason, Event};
+use crate::pacing::Pacer;
+use crate::recv_flows::{RecvFlows, RecvLimits};
+use crate::rtt::RttEstimator;
+use crate::send_flows::{SendFlows, SendLimits};
+use crate::sent::{SentPackets, Settled};
+use crate::state::{SessionState, StateCell, Transition};
+use crate::stats::PathStats;
+
+/// Smallest payload a peer can hold us to.
+const MIN_PAYLOAD: u16 = 64;
+/// Shortest idle timeout a peer can hold us to.
+const MIN_IDLE: Duration = Duration::from_millis(100);
+
+/// Our offer, while it is unanswered.
+#[derive(Clone, Copy, Debug)]
+struct Offer {
+    next_at: Instant,
+    give_up_at: Instant,
+    interval: Duration,
+    /// First transmission; `None` before it and after a second one (Karn's rule).
+    sample_from: Option<Instant>,
+    sent: u32,
+    last_sent: Option<Instant>,
+}
+
+/// An end of session under way.
+#[derive(Debug)]
+struct Closing {
+    fin: Fin,
+    /// A FIN has to be sent.
+    due: bool,
+    /// Next repetition of our own FIN.
+    again_at: Option<Instant>,
+    until: Instant,
+}
+
+/// A reset or stop the peer has not acknowledged.
+#[derive(Debug)]
+struct FlowNotice {
+    flow: FlowId,
+    kind: FinKind,
+    code: u16,
+}
+
+/// The losses since the last reduction of the window, to notice when all were spurious.
+#[derive(Clone, Copy, Debug, Default)]
+struct LossEpoch {
+    start: Option<Instant>,
+    first_number: u64,
+    lost: u64,
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(crate) struct Session {
+    config: Arc<Config>,
+    local: NodeId,
+    peer: NodeId,
+    address: SocketAddr,
+    state: StateCell,
+    local_id: NonZeroU32,
+    remote_id: u32,
+    max_payload: usize,
+    idle_timeout: Duration,
+
+    rtt: RttEstimator,
+    controller: Box<dyn Controller>,
+    pacer: Pacer,
+    sent: SentPackets,
+    epoch: LossEpoch,
+    pto_count: u32,
+    probes: u8,
+    app_limited: bool,
+
+    send: SendFlows,
+    recv: RecvFlows,
+    ack: AckState,
+    /// Flow of the newest DATA, to be named in the next ACK.
+    last_flow: FlowId,
+    notices: BTreeMap<u64, FlowNotice>,
+    notice_queue: VecDeque<u64>,
+    next_notice: u64,
+    /// A HEARTBEAT to send, naming this flow.
+    heartbeat: Option<FlowId>,
+
+    offer: Option<Offer>,
+    /// An accept to send: where, and the offer's session id.
+    accept: Option<(SocketAddr, NonZeroU32)>,
+    closing: Option<Closing>,
+    ended: bool,
+
+    last_received: Instant,
+    /// Start of the idle period: the last arrival, or the first thing sent since.
+    idle_from: Instant,
+    sent_since_arrival: bool,
+    outstanding_since: Option<Instant>,
+    pacing_at: Option<Instant>,
+    persist_at: Option<Instant>,
+    persist_count: u32,
+
+    events: VecDeque<Event>,
+    settled: Vec<Settled>,
+    stats: PathStats,
+
+    /// In the endpoint's transmit queue.
+    pub(crate) queued: bool,
+    /// Deadline registered with the endpoint.
+    pub(crate) timer: Option<Instant>,
+}
+
+impl Session {
+    fn new(
+        now: Instant,
+        config: Arc<Config>,
+        [local, peer]: [NodeId; 2],
+        address: SocketAddr,
+        local_id: NonZeroU32,
+        start: u32,
+        state: StateCell,
+    ) -> Self {
+        let datagram = u64::from(config.max_payload) + HEADER_OCTETS as u64;
+        Self {
+            local,
+            peer,
+            address,
+            state,
+            local_id,
+            remote_id: 0,
+            max_payload: usize::from(config.max_payload) - config.integrity.trailer_octets(),
+            idle_timeout: config.idle_timeout,
+            rtt: RttEstimator::new(config.initial_rtt),
+            controller: config.congestion.build(now, datagram),
+            pacer: Pacer::new(datagram),
+            // One span of room keeps the expansion of wrapped numbers positive.
+            sent: SentPackets::new((1 << 32) + u64::from(start)),
+            epoch: LossEpoch::default(),
+            pto_count: 0,
+            probes: 0,
+            app_limited: true,
+            send: SendFlows::new(SendLimits {
+                flows: config.max_send_flows,
+                active: config.max_active_flows,
+                buffer: config.send_buffer,
+                control_buffer: config.control_buffer,
+                tombstones: config.max_tombstones,
+            }),
+            recv: RecvFlows::new(RecvLimits {
+                flows: config.max_recv_flows,
+                flow_window: config.flow_window,
+                session_window: config.session_window,
+                tombstones: config.max_tombstones,
+            }),
+            ack: AckState::new(),
+            last_flow: FlowId::CONTROL,
+            notices: BTreeMap::new(),
+            notice_queue: VecDeque::new(),
+            next_notice: 0,
+            heartbeat: None,
+            offer: None,
+            accept: None,
+            closing: None,
+            ended: false,
+            last_received: now,
+            idle_from: now,
+            sent_since_arrival: false,
+            outstanding_since: None,
+            pacing_at: None,
+            persist_at: None,
+            persist_count: 0,
+            events: VecDeque::new(),
+            settled: Vec::new(),
+            stats: PathStats::default(),
+            queued: false,
+            timer: None,
+            config,
+        }
+    }
+
+    /// A session we open: offers until answered.
+    pub(crate) fn connecting(
+        now: Instant,
+        config: Arc<Config>,
+        ids: [NodeId; 2],
+        address: SocketAddr,
+        local_id: NonZeroU32,
+        start: u32,
+    ) -> Self {
+        let offer = Offer {
+            next_at: now,
+            give_up_at: now + config.connect_timeout,
+            interval: config.connect_retry,
+            sample_from: None,
+            sent: 0,
+            last_sent: None,
+        };
+        let state = StateCell::connecting();
+        let mut session = Self::new(now, config, ids, address, local_id, start, state);
+        session.offer = Some(offer);
+        session
+    }
+
+    /// A session the peer opened and has just confirmed.
+    pub(crate) fn accepted(
+        now: Instant,
+        config: Arc<Config>,
+        ids: [NodeId; 2],
+        address: SocketAddr,
+        local_id: NonZeroU32,
+        start: u32,
+        syn: &Syn,
+    ) -> Self {
+        let state = StateCell::established();
+        let mut session = Self::new(now, config, ids, address, local_id, start, state);
+        session.adopt(syn);
+        session.events.push_back(Event::Connected {
+            peer: session.peer,
+            address,
+        });
+        session
+    }
+
+    /// Takes over what the peer's SYN says.
+    fn adopt(&mut self, syn: &Syn) {
+        self.remote_id = syn.session.get();
+        let payload = syn.max_payload.clamp(MIN_PAYLOAD, self.config.max_payload);
+        self.max_payload = usize::from(payload) - self.config.integrity.trailer_octets();
+        self.send.set_windows(syn.flow_window, syn.session_window);
+        if syn.idle_timeout_ms > 0 {
+            let theirs = Duration::from_millis(u64::from(syn.idle_timeout_ms)).max(MIN_IDLE);
+            self.idle_timeout = self.config.idle_timeout.min(theirs);
+        }
+    }
+
+    /// Our SYN of this kind.
+    fn syn(&self, kind: SynKind) -> Syn {
+        syn_of(&self.config, self.local_id, kind)
+    }
+
+    /// The peer answered our offer.
+    pub(crate) fn on_accept(&mut self, now: Instant, from: SocketAddr, syn: &Syn) {
+        let Some(offer) = self.offer else {
+            return;
+        };
+        if !self.state.apply(Transition::Accepted) {
+            return;
+        }
+        self.offer = None;
+        self.address = from;
+        self.adopt(syn);
+        self.last_received = now;
+        self.idle_from = now;
+        if let Some(sent_at) = offer.sample_from {
+            let sample = now.saturating_duration_since(sent_at);
+            self.rtt.update(sample, Duration::ZERO, Duration::ZERO);
+        }
+        self.update_pacing(now);
+        // The peer learns from the first datagram that we have its accept.
+        self.heartbeat = Some(FlowId::CONTROL);
+        self.events.push_back(Event::Connected {
+            peer: self.peer,
+            address: from,
+        });
+    }
+
+    /// An offer arrived that this session can answer: the one it was made from, or one that
+    /// crossed with ours.
+    pub(crate) fn answer_offer(&mut self, from: SocketAddr, id: NonZeroU32) {
+        self.accept = Some((from, id));
+        if self.state.get() == SessionState::Connecting {
+            // The peer is seen at this address, which ours may not be.
+            self.address = from;
+        }
+    }
+
+    /// The peer uses our session id, but its accept has not arrived: ask again at once.
+    pub(crate) fn hurry_offer(&mut self, now: Instant, from: SocketAddr) {
+        let spacing = self.config.connect_retry / 8;
+        if let Some(offer) = &mut self.offer
+            && offer.last_sent.is_none_or(|at| now >= at + spacing)
+        {
+            offer.next_at = now;
+            self.address = from;
+        }
+    }
+
+    pub(crate) fn peer(&self) -> NodeId {
+        self.peer
+    }
+
+    pub(crate) fn local_id(&self) -> NonZeroU32 {
+        self.local_id
+    }
+
+    pub(crate) fn remote_id(&self) -> u32 {
+        self.remote_id
+    }
+
+    pub(crate) fn state(&self) -> SessionState {
+        self.state.get()
+    }
+
+    /// Whether nothing more will come of it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(crate) fn pop_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Ends without a word to the peer.
+    pub(crate) fn abort(&mut self, reason: CloseReason) {
+        // A draining session has told its end already.
+        if self.state.get() != SessionState::Draining && !self.ended {
+            self.events.push_back(Event::Closed {
+                peer: self.peer,
+                reason,
+            });
+        }
+        self.ended = true;
+    }
+
+    /// The application closes.
+    pub(crate) fn close(&mut self, now: Instant, code: u16, reason: &str) {
+        if self.state.get() == SessionState::Connecting {
+            self.abort(CloseReason::Local);
+            return;
+        }
+        let fin = Fin::new(FinKind::CloseSession, code, reason);
+        if self.drain(now, fin, CloseReason::Local)
+            && let Some(closing) = &mut self.closing
+        {
+            closing.again_at = Some(now + self.rtt.pto_base(self.config.max_ack_delay));
+        }
+    }
+
+    /// Enters the draining state; false if it is there already.
+    fn drain(&mut self, now: Instant, fin: Fin, reason: CloseReason) -> bool {
+        if !self.state.apply(Transition::Close) {
+            return false;
+        }
+        self.events.push_back(Event::Closed {
+            peer: self.peer,
+            reason,
+        });
+        self.closing = Some(Closing {
+            fin,
+            due: true,
+            again_at: None,
+            until: now + self.rtt.pto_base(self.config.max_ack_delay) * 3,
+        });
+        true
+    }
+
+    pub(crate) fn write(&mut self, flow: FlowId, data: Bytes) -> Result<(), WriteError> {
+        self.check_writable()?;
+        self.send.write(flow, data)
+    }
+
+    pub(crate) fn finish(&mut self, flow: FlowId) -> Result<(), WriteError> {
+        self.check_writable()?;
+        self.send.finish(flow)
+    }
+
+    fn check_writable(&self) -> Result<(), WriteError> {
+        if self.state.get() == SessionState::Draining {
+            return Err(WriteError::Closing);
+        }
+        // Unacknowledged resets count as flows: they are what is left of flows.
+        if self.notices.len() >= self.notice_limit() {
+            return Err(WriteError::TooManyFlows {
+                limit: self.config.max_send_flows,
+            });
+        }
+        Ok(())
+    }
+
+    fn notice_limit(&self) -> usize {
+        self.config.max_send_flows + self.config.max_recv_flows
+    }
+
+    pub(crate) fn reset(&mut self, flow: FlowId, code: u16) {
+        if flow.is_control() || self.state.get() == SessionState::Draining {
+            return;
+        }
+        let (existed, writable) = self.send.abandon(flow);
+        if existed {
+            self.notify(flow, FinKind::ResetFlow, code);
+        }
+        self.tell_writable(writable);
+    }
+
+    pub(crate) fn stop(&mut self, flow: FlowId, code: u16) {
+        if self.state.is_established() && self.recv.stop(flow) {
+            self.notify(flow, FinKind::StopFlow, code);
+        }
+        self.announce_if_freed();
+    }
+
+    pub(crate) fn read(&mut self, flow: FlowId) -> Option<Bytes> {
+        if self.state.get() == SessionState::Draining {
+            return None;
+        }
+        let read = self.recv.read(flow);
+        if read.finished {
+            self.events.push_back(Event::Finished {
+                peer: self.peer,
+                flow,
+            });
+        }
+        if read.announce {
+            self.ack.force();
+        }
+        read.piece
+    }
+
+    fn announce_if_freed(&mut self) {
+        if self.recv.wants_session_announcement() {
+            self.ack.force();
+        }
+    }
+
+    fn notify(&mut self, flow: FlowId, kind: FinKind, code: u16) {
+        let number = self.next_notice;
+        self.next_notice += 1;
+        self.notices.insert(number, FlowNotice { flow, kind, code });
+        self.notice_queue.push_back(number);
+    }
+
+    fn tell_writable(&mut self, writable: bool) {
+        if writable {
+            self.events.push_back(Event::Writable { peer: self.peer });
+        }
+    }
+
+    pub(crate) fn stats(&self) -> PathStats {
+        PathStats {
+            srtt: self.rtt.smoothed(),
+            rttvar: self.rtt.var(),
+            min_rtt: self.rtt.min(),
+            cwnd: self.controller.window(),
+            bytes_in_flight: self.sent.in_flight(),
+            queued: self.send.queued(),
+            held: self.recv.held(),
+            send_flows: self.send.len(),
+            recv_flows: self.recv.len(),
+            ..self.stats
+        }
+    }
+
+    fn update_pacing(&mut self, now: Instant) {
+        let rate = self.controller.pacing_rate().unwrap_or_else(|| {
+            let slow_start = self.controller.in_slow_start();
+            Pacer::rate_for(self.controller.window(), self.rtt.smoothed(), slow_start)
+        });
+        self.pacer.set_rate(now, rate);
+    }
+}
+
+/// A SYN with this configuration's values.
+pub(crate) fn syn_of(config: &Config, session: NonZeroU32, kind: SynKind) -> Syn {
+    Syn {
+        kind,
+        max_payload: config.max_payload,
+        session,
+        session_window: config.session_window,
+        flow_window: config.flow_window,
+        idle_timeout_ms: u32::try_from(config.idle_timeout.as_millis()).unwrap_or(u32::MAX),
+    }
+}

@@ -1,0 +1,246 @@
+//! What arrives in a session.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use vmdt_wire::segment::{Fin, FinKind, Nak};
+use vmdt_wire::{Flags, Header, Packet, PacketType};
+
+use super::Session;
+use crate::event::{CloseReason, Event};
+use crate::pacing::Pacer;
+use crate::packet_number::expand_seq;
+use crate::ranges::Noted;
+use crate::recv_flows::Notice;
+use crate::rtt::RttEstimator;
+use crate::state::SessionState;
+
+/// Segments one NAK can make us look at.
+const NAK_LIMIT: usize = 256;
+
+impl Session {
+    /// Takes a datagram other than SYN whose session id, source and destination fit.
+    /// `may_open` permits it to open flows.
+    pub(crate) fn handle(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        packet: &Packet,
+        octets: usize,
+        may_open: bool,
+    ) {
+        let header = &packet.header;
+        let number = self.ack.expand(header.packet_number);
+        let eliciting = matches!(
+            header.kind,
+            PacketType::Data | PacketType::Fin | PacketType::Heartbeat
+        );
+        if !matches!(self.ack.peek(number), Noted::New { .. }) {
+            self.stats.duplicates += 1;
+            if eliciting {
+                // Our ACK may be what was lost.
+                self.ack.force();
+            }
+            return;
+        }
+        if self.state.get() == SessionState::Draining {
+            self.handle_draining(now, packet);
+            return;
+        }
+        let newest = self.ack.largest().is_none_or(|largest| number > largest);
+        let Some(at_once) = self.dispatch(now, packet, number, may_open) else {
+            return;
+        };
+        self.ack
+            .on_packet(now, number, eliciting, at_once, self.config.max_ack_delay);
+        self.stats.packets_received += 1;
+        self.stats.octets_received += octets as u64;
+        self.last_received = now;
+        self.idle_from = now;
+        self.sent_since_arrival = false;
+        if newest && from != self.address {
+            self.move_path(now, from);
+        }
+    }
+
+    /// Acts on a packet. `None`: it must not be acknowledged; else whether to do so at once.
+    fn dispatch(
+        &mut self,
+        now: Instant,
+        packet: &Packet,
+        number: u64,
+        may_open: bool,
+    ) -> Option<bool> {
+        match packet.header.kind {
+            PacketType::Data => self.on_data(now, packet, number, may_open),
+            PacketType::Ack => {
+                self.on_ack(now, &packet.header, &packet.payload, number);
+                Some(false)
+            }
+            PacketType::Nak => {
+                self.on_nak(now, &packet.header, &packet.payload);
+                Some(false)
+            }
+            PacketType::Fin => self.on_fin(now, packet, number),
+            PacketType::Heartbeat => {
+                self.last_flow = packet.header.flow;
+                self.recv.request_announcement(packet.header.flow);
+                Some(true)
+            }
+            // The endpoint keeps SYN to itself.
+            PacketType::Syn => None,
+        }
+    }
+
+    fn on_data(
+        &mut self,
+        now: Instant,
+        packet: &Packet,
+        number: u64,
+        may_open: bool,
+    ) -> Option<bool> {
+        let header = &packet.header;
+        let last = header.flags.contains(Flags::FINAL);
+        // Stops we still have to tell are what is left of flows.
+        let may_open = may_open && self.notices.len() < self.notice_limit();
+        let flow = header.flow;
+        let received = self.recv.on_data(
+            flow,
+            header.seq.get(),
+            packet.payload.clone(),
+            last,
+            number,
+            may_open,
+        );
+        if !received.accepted {
+            self.stats.refused += 1;
+            return None;
+        }
+        self.last_flow = flow;
+        let peer = self.peer;
+        match received.notice {
+            Some(Notice::Readable) => self.events.push_back(Event::Readable { peer, flow }),
+            Some(Notice::Finished) => self.events.push_back(Event::Finished { peer, flow }),
+            None => {}
+        }
+        if received.stored {
+            let at = now + self.hole_patience(0);
+            self.recv.watch_hole(flow, at);
+        }
+        Some(last || !received.stored)
+    }
+
+    /// How long a hole may stand before the next NAK about it: two round trips, since the
+    /// sender's own detection takes about one, doubling with each NAK.
+    pub(super) fn hole_patience(&self, naks: u32) -> Duration {
+        let round = self.rtt.smoothed() + self.config.max_ack_delay;
+        (round * 2 * (1 << naks.min(5))).max(Duration::from_millis(10))
+    }
+
+    fn on_nak(&mut self, now: Instant, header: &Header, payload: &[u8]) {
+        self.stats.naks_received += 1;
+        let Ok(nak) = Nak::parse(payload) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        let Some(slot) = self.send.slot(&header.flow) else {
+            return;
+        };
+        let next = self.send.next_seq(slot);
+        let mut room = NAK_LIMIT;
+        for hole in nak.holes() {
+            let count = u64::from(hole.count.get());
+            let Some(first) = expand_seq(hole.first.get(), next) else {
+                continue;
+            };
+            if first >= next || room == 0 {
+                continue;
+            }
+            let age = self.rtt.smoothed();
+            let numbers = self.send.overdue(now, slot, first, count, age, room);
+            room -= usize::try_from(count).unwrap_or(room).min(room);
+            for number in numbers {
+                self.declare_lost(now, number);
+            }
+        }
+    }
+
+    fn on_fin(&mut self, now: Instant, packet: &Packet, number: u64) -> Option<bool> {
+        let Ok(fin) = Fin::parse(&packet.payload) else {
+            self.stats.malformed += 1;
+            return None;
+        };
+        let flow = packet.header.flow;
+        let peer = self.peer;
+        match fin.kind {
+            FinKind::CloseSession => {
+                let reason = CloseReason::PeerClosed {
+                    code: fin.code,
+                    reason: fin.reason().to_owned(),
+                };
+                let answer = Fin::new(FinKind::CloseSession, 0, "");
+                self.drain(now, answer, reason);
+            }
+            FinKind::ResetFlow => {
+                if self.recv.on_reset(flow, number) {
+                    let code = fin.code;
+                    self.events.push_back(Event::FlowReset { peer, flow, code });
+                }
+                self.announce_if_freed();
+            }
+            FinKind::StopFlow => {
+                let (existed, writable) = if flow.is_control() {
+                    (false, false)
+                } else {
+                    self.send.abandon(flow)
+                };
+                if existed {
+                    let code = fin.code;
+                    self.events
+                        .push_back(Event::FlowStopped { peer, flow, code });
+                    // So that the peer knows which packets are the last of this flow.
+                    self.notify(flow, FinKind::ResetFlow, code);
+                }
+                self.tell_writable(writable);
+            }
+        }
+        Some(true)
+    }
+
+    /// While draining only FIN matters: the answer to ours, or the peer's repeated one.
+    fn handle_draining(&mut self, now: Instant, packet: &Packet) {
+        if packet.header.kind != PacketType::Fin {
+            return;
+        }
+        let closes = Fin::parse(&packet.payload).is_ok_and(|fin| fin.kind == FinKind::CloseSession);
+        let Some(closing) = &mut self.closing else {
+            return;
+        };
+        if !closes || now >= closing.until {
+            return;
+        }
+        if closing.again_at.is_some() {
+            // Ours is answered.
+            self.ended = true;
+        } else {
+            closing.due = true;
+        }
+    }
+
+    /// The peer is at another address. What was learnt of the old path is worth nothing on a
+    /// path to another host (RFC 9000 section 9.4).
+    fn move_path(&mut self, now: Instant, to: SocketAddr) {
+        let same_host = self.address.ip() == to.ip();
+        self.address = to;
+        self.stats.address_changes += 1;
+        if same_host {
+            return;
+        }
+        let datagram = self.datagram();
+        self.rtt = RttEstimator::new(self.config.initial_rtt);
+        self.controller = self.config.congestion.build(now, datagram);
+        self.pacer = Pacer::new(datagram);
+        self.update_pacing(now);
+        self.pto_count = 0;
+    }
+}

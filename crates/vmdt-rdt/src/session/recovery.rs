@@ -1,0 +1,263 @@
+//! Acknowledgments, losses and the congestion controller.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use vmdt_wire::Header;
+use vmdt_wire::segment::{Ack, FLOW_WINDOW_UNIT, FinKind};
+
+use super::{FlowNotice, LossEpoch, Session};
+use crate::congestion::{Acked, Lost};
+use crate::event::Event;
+use crate::packet_number::expand_seq;
+use crate::send_flows::{AckEffect, SegmentRef, SendFlows};
+use crate::sent::{Content, LossReport, Settled};
+
+/// Probe timeouts that losses without an ACK between them must span (RFC 9002 section 7.6.1).
+const PERSISTENT_CONGESTION_THRESHOLD: u32 = 3;
+
+impl Session {
+    /// Takes an ACK that stood in packet `number`.
+    pub(super) fn on_ack(&mut self, now: Instant, header: &Header, payload: &[u8], number: u64) {
+        let Ok(ack) = Ack::parse(payload) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        let next = self.sent.next_number();
+        let start = self.sent.start();
+        if ack
+            .ranges(next)
+            .any(|range| *range.end() >= next || *range.start() < start)
+        {
+            self.stats.acks_of_unsent += 1;
+            return;
+        }
+        let mut settled = std::mem::take(&mut self.settled);
+        settled.clear();
+        let mut largest = 0;
+        for range in ack.ranges(next) {
+            largest = largest.max(*range.end());
+            self.sent
+                .on_ack(*range.start(), *range.end(), |packet| settled.push(packet));
+        }
+        if let Some(packet) = settled.iter().find(|packet| packet.number == largest) {
+            let sample = now.saturating_duration_since(packet.sent_at);
+            let delay = Duration::from_micros(u64::from(ack.delay_us));
+            self.rtt.update(sample, delay, self.config.max_ack_delay);
+        }
+        if !settled.is_empty() {
+            self.pto_count = 0;
+            self.probes = 0;
+            self.outstanding_since = self.sent.any_eliciting().then_some(now);
+        }
+        for packet in &settled {
+            self.on_settled(now, packet);
+        }
+        self.detect_lost(now);
+        self.reward(now, &settled);
+        self.settled = settled;
+        self.send
+            .on_session_window(u64::from(ack.session_window), number);
+        self.on_named_flow(header, number);
+        if !self.send.is_window_blocked() {
+            self.persist_at = None;
+            self.persist_count = 0;
+        }
+        self.update_pacing(now);
+    }
+
+    /// What an ACK's header says of the flow it names.
+    fn on_named_flow(&mut self, header: &Header, number: u64) {
+        let Some(slot) = self.send.slot(&header.flow) else {
+            return;
+        };
+        let Some(seq) = expand_seq(header.ack.get(), self.send.next_seq(slot)) else {
+            return;
+        };
+        let window = u64::from(header.window) * u64::from(FLOW_WINDOW_UNIT);
+        match self.send.on_flow_ack(slot, seq, window, number) {
+            Some(effect) => self.on_effect(effect),
+            None => self.stats.acks_of_unsent += 1,
+        }
+    }
+
+    fn on_effect(&mut self, effect: AckEffect) {
+        if let Some(flow) = effect.delivered {
+            let peer = self.peer;
+            self.events.push_back(Event::FlowDelivered { peer, flow });
+        }
+        self.tell_writable(effect.writable);
+    }
+
+    /// One packet was acknowledged.
+    fn on_settled(&mut self, now: Instant, packet: &Settled) {
+        if packet.spurious {
+            self.stats.packets_spurious += 1;
+            if packet.number >= self.epoch.first_number && self.epoch.lost > 0 {
+                self.epoch.lost -= 1;
+                if self.epoch.lost == 0 {
+                    self.epoch.start = None;
+                    self.controller.on_spurious_loss(now);
+                }
+            }
+        }
+        match packet.content {
+            Content::Segment {
+                slot,
+                generation,
+                seq,
+            } => {
+                let effect = self.send.on_acked(SegmentRef {
+                    slot,
+                    generation,
+                    seq,
+                });
+                self.on_effect(effect);
+            }
+            Content::Notice(number) => {
+                if let Some(notice) = self.notices.remove(&number)
+                    && notice.kind == FinKind::ResetFlow
+                {
+                    self.send.reopen(notice.flow);
+                }
+            }
+            Content::Heartbeat => {}
+        }
+    }
+
+    /// Tells the controller what was newly acknowledged.
+    fn reward(&mut self, now: Instant, settled: &[Settled]) {
+        let octets: u64 = settled
+            .iter()
+            .filter(|packet| !packet.spurious)
+            .map(|packet| u64::from(packet.octets))
+            .sum();
+        let Some(sent_at) = settled
+            .iter()
+            .filter(|packet| !packet.spurious)
+            .map(|packet| packet.sent_at)
+            .max()
+        else {
+            return;
+        };
+        self.controller.on_ack(&Acked {
+            now,
+            sent_at,
+            octets,
+            in_flight: self.sent.in_flight(),
+            app_limited: self.app_limited,
+            latest_rtt: self.rtt.latest(),
+            smoothed_rtt: self.rtt.smoothed(),
+            min_rtt: self.rtt.min(),
+        });
+    }
+
+    pub(super) fn loss_delay(&self) -> Duration {
+        self.sent.loss_delay(self.rtt.loss_delay())
+    }
+
+    /// Declares overdue packets lost.
+    pub(super) fn detect_lost(&mut self, now: Instant) {
+        let delay = self.loss_delay();
+        let Self {
+            sent,
+            send,
+            notices,
+            notice_queue,
+            ..
+        } = self;
+        let report = sent.detect_lost(now, delay, |packet| {
+            requeue(&packet, send, notices, notice_queue);
+        });
+        self.on_losses(now, &report);
+    }
+
+    /// Declares one packet lost on the receiver's word.
+    pub(super) fn declare_lost(&mut self, now: Instant, number: u64) {
+        let Self {
+            sent,
+            send,
+            notices,
+            notice_queue,
+            ..
+        } = self;
+        let report = sent.declare_lost(number, |packet| {
+            requeue(&packet, send, notices, notice_queue);
+        });
+        self.on_losses(now, &report);
+    }
+
+    /// Makes room in a record table full of packets nobody acknowledges.
+    pub(super) fn shed_records(&mut self, now: Instant) {
+        let Self {
+            sent,
+            send,
+            notices,
+            notice_queue,
+            ..
+        } = self;
+        let report = sent.declare_oldest_lost(|packet| {
+            requeue(&packet, send, notices, notice_queue);
+        });
+        self.on_losses(now, &report);
+    }
+
+    fn on_losses(&mut self, now: Instant, report: &LossReport) {
+        let Some(sent_at) = report.newest_sent_at else {
+            return;
+        };
+        self.stats.packets_lost += report.packets;
+        if !self.sent.any_eliciting() {
+            self.outstanding_since = None;
+        }
+        if self.epoch.start.is_none_or(|start| sent_at > start) {
+            self.epoch = LossEpoch {
+                start: Some(now),
+                first_number: report.first_number.unwrap_or(0),
+                lost: 0,
+            };
+        }
+        self.epoch.lost += report.packets;
+        self.controller.on_loss(&Lost {
+            now,
+            sent_at,
+            octets: report.octets,
+            in_flight: self.sent.in_flight(),
+        });
+        let period = self.rtt.pto_base(self.config.max_ack_delay) * PERSISTENT_CONGESTION_THRESHOLD;
+        if self.rtt.has_sample() && report.longest_run >= period {
+            self.stats.persistent_congestion += 1;
+            self.controller.on_persistent_congestion(now);
+        }
+        self.update_pacing(now);
+    }
+}
+
+/// Puts what a lost packet carried into the queue it is sent again from.
+fn requeue(
+    packet: &Settled,
+    send: &mut SendFlows,
+    notices: &BTreeMap<u64, FlowNotice>,
+    notice_queue: &mut VecDeque<u64>,
+) {
+    match packet.content {
+        Content::Segment {
+            slot,
+            generation,
+            seq,
+        } => send.on_lost(
+            SegmentRef {
+                slot,
+                generation,
+                seq,
+            },
+            packet.number,
+        ),
+        Content::Notice(number) => {
+            if notices.contains_key(&number) && !notice_queue.contains(&number) {
+                notice_queue.push_back(number);
+            }
+        }
+        Content::Heartbeat => {}
+    }
+}

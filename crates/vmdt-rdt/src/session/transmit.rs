@@ -1,0 +1,367 @@
+//! What a session sends, and in which order.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use vmdt_wire::segment::{Ack, FLOW_WINDOW_UNIT, Fin, Nak, Syn, SynKind};
+use vmdt_wire::{Flags, FlowId, HEADER_LEN, Header, NodeId, PacketType, Seq, checksum};
+
+use super::Session;
+use crate::config::Integrity;
+use crate::packet_number::{truncate, truncate_seq};
+use crate::send_flows::SegmentRef;
+use crate::sent::Content;
+use crate::state::SessionState;
+
+/// Writes one datagram into `buf`, which it clears first.
+fn write_datagram(
+    buf: &mut Vec<u8>,
+    integrity: Integrity,
+    mut header: Header,
+    payload: impl FnOnce(&mut Vec<u8>),
+) {
+    buf.clear();
+    if integrity == Integrity::Internet {
+        header.flags |= Flags::CHECKSUM;
+    }
+    buf.extend_from_slice(&[0; HEADER_LEN]);
+    payload(buf);
+    // Payloads are at most 1,472 octets.
+    let length = u16::try_from(buf.len() - HEADER_LEN).unwrap_or(u16::MAX);
+    if let Some(space) = buf.first_chunk_mut::<HEADER_LEN>() {
+        header.emit(length, space);
+    }
+    match integrity {
+        Integrity::Off => {}
+        Integrity::Internet => checksum::fill(buf),
+        Integrity::Crc32 => {
+            let crc = crc32fast::hash(buf);
+            buf.extend_from_slice(&crc.to_be_bytes());
+        }
+    }
+}
+
+/// Writes a SYN datagram.
+pub(crate) fn write_syn(
+    buf: &mut Vec<u8>,
+    [local, peer]: [NodeId; 2],
+    integrity: Integrity,
+    session: u32,
+    syn: &Syn,
+) {
+    let mut header = Header::new(PacketType::Syn, local, peer, FlowId::CONTROL);
+    header.session = session;
+    write_datagram(buf, integrity, header, |out| syn.emit_into(out));
+}
+
+impl Session {
+    /// Writes the next datagram. `None`: nothing to send now.
+    pub(crate) fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<SocketAddr> {
+        if self.ended {
+            return None;
+        }
+        let to = self.pick(now, buf)?;
+        self.stats.packets_sent += 1;
+        self.stats.octets_sent += buf.len() as u64;
+        Some(to)
+    }
+
+    fn pick(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<SocketAddr> {
+        if let Some((to, offer)) = self.accept.take() {
+            self.write_accept(buf, offer);
+            return Some(to);
+        }
+        let sent = match self.state.get() {
+            SessionState::Connecting => self.send_offer(now, buf),
+            SessionState::Draining => self.send_close(now, buf),
+            SessionState::Established => {
+                self.send_ack(now, buf)
+                    || self.send_nak(now, buf)
+                    || self.send_probe(now, buf)
+                    || self.send_content(now, buf)
+            }
+        };
+        sent.then_some(self.address)
+    }
+
+    fn write_accept(&self, buf: &mut Vec<u8>, offer: NonZeroU32) {
+        let syn = self.syn(SynKind::Accept { echo: offer });
+        let ids = [self.local, self.peer];
+        write_syn(buf, ids, self.config.integrity, offer.get(), &syn);
+    }
+
+    fn send_offer(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let Some(offer) = &mut self.offer else {
+            return false;
+        };
+        if offer.next_at > now {
+            return false;
+        }
+        offer.sample_from = (offer.sent == 0).then_some(now);
+        offer.sent += 1;
+        offer.last_sent = Some(now);
+        offer.next_at = now + offer.interval;
+        offer.interval = offer.interval.saturating_mul(2);
+        let syn = self.syn(SynKind::Offer);
+        write_syn(buf, [self.local, self.peer], self.config.integrity, 0, &syn);
+        true
+    }
+
+    fn send_close(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let Some(closing) = &mut self.closing else {
+            return false;
+        };
+        if !std::mem::take(&mut closing.due) {
+            return false;
+        }
+        let fin = closing.fin.clone();
+        let number = self.sent.push_untracked(now);
+        let header = self.header(PacketType::Fin, FlowId::CONTROL, number);
+        self.put(buf, header, |out| fin.emit_into(out));
+        true
+    }
+
+    fn header(&self, kind: PacketType, flow: FlowId, number: u64) -> Header {
+        let mut header = Header::new(kind, self.local, self.peer, flow);
+        header.session = self.remote_id;
+        header.packet_number = truncate(number);
+        header
+    }
+
+    fn put(&self, buf: &mut Vec<u8>, header: Header, payload: impl FnOnce(&mut Vec<u8>)) {
+        write_datagram(buf, self.config.integrity, header, payload);
+    }
+
+    /// Octets of a datagram around a payload.
+    fn framing(&self) -> usize {
+        HEADER_LEN + self.config.integrity.trailer_octets()
+    }
+
+    /// Octets of the largest datagram.
+    pub(super) fn datagram(&self) -> u64 {
+        (self.max_payload + self.framing()) as u64
+    }
+
+    fn send_ack(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        if !self.ack.is_due(now) && !self.recv.any_announcement() {
+            return false;
+        }
+        let flow = self.recv.next_announcement().unwrap_or(self.last_flow);
+        let (delay, window) = (self.ack.delay_micros(now), self.recv.session_window());
+        let Some(ack) = Ack::from_ranges(delay, window, self.ack.ranges()) else {
+            return false;
+        };
+        self.ack.on_ack_sent();
+        self.recv.on_session_window_told();
+        let (seq, window) = self.recv.announce(flow);
+        let number = self.sent.push_untracked(now);
+        let mut header = self.header(PacketType::Ack, flow, number);
+        header.ack = Seq(truncate_seq(seq));
+        let units = window / u64::from(FLOW_WINDOW_UNIT);
+        header.window = u16::try_from(units).unwrap_or(u16::MAX);
+        self.put(buf, header, |out| ack.emit_into(out));
+        true
+    }
+
+    fn send_nak(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        if self.recv.hole_deadline().is_none_or(|at| at > now) {
+            return false;
+        }
+        let round = self.hole_patience(0);
+        let hole = self
+            .recv
+            .next_hole(now, |naks| now + round * (1 << naks.min(5)));
+        let Some((flow, next, holes)) = hole else {
+            return false;
+        };
+        let Ok(nak) = Nak::new(holes) else {
+            return false;
+        };
+        self.stats.naks_sent += 1;
+        let number = self.sent.push_untracked(now);
+        let mut header = self.header(PacketType::Nak, flow, number);
+        header.ack = Seq(truncate_seq(next));
+        self.put(buf, header, |out| nak.emit_into(out));
+        true
+    }
+
+    /// A probe leaves whatever window and pacer say (RFC 9002 section 7.5).
+    fn send_probe(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        if self.probes == 0 {
+            return false;
+        }
+        self.probes -= 1;
+        if self.send_notice(now, buf) || self.send_lost(now, buf) {
+            return true;
+        }
+        // The first probe repeats the oldest content in flight; the second carries new data or
+        // the next oldest.
+        let second = self.probes == 0;
+        if second && self.send_new(now, buf) {
+            return true;
+        }
+        let content = self.sent.repeatable().nth(usize::from(second));
+        match content.or_else(|| self.sent.repeatable().next()) {
+            Some(Content::Segment {
+                slot,
+                generation,
+                seq,
+            }) => {
+                let segment = SegmentRef {
+                    slot,
+                    generation,
+                    seq,
+                };
+                if let Some((flow, outgoing)) = self.send.probe(segment) {
+                    self.write_segment(now, buf, segment, flow, &outgoing);
+                    return true;
+                }
+            }
+            Some(Content::Notice(number)) if self.notices.contains_key(&number) => {
+                self.notice_queue.push_back(number);
+                return self.send_notice(now, buf);
+            }
+            Some(Content::Notice(_) | Content::Heartbeat) | None => {}
+        }
+        let flow = self.heartbeat.take().unwrap_or(FlowId::CONTROL);
+        self.write_heartbeat(now, buf, flow);
+        true
+    }
+
+    /// Everything that congestion control and pacing hold back.
+    fn send_content(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let waiting = !self.notice_queue.is_empty()
+            || self.heartbeat.is_some()
+            || self.send.any_lost()
+            || self.send.wants_to_send();
+        if !waiting {
+            self.app_limited = true;
+            self.arm_persist(now);
+            return false;
+        }
+        let datagram = self.datagram();
+        if self.sent.in_flight() + datagram > self.controller.window() {
+            self.app_limited = false;
+            return false;
+        }
+        if let Some(at) = self.pacer.delay(now, datagram) {
+            self.pacing_at = Some(at);
+            return false;
+        }
+        self.pacing_at = None;
+        if self.sent.is_full() {
+            self.shed_records(now);
+        }
+        let sent = self.send_notice(now, buf)
+            || self.send_lost(now, buf)
+            || self.send_heartbeat(now, buf)
+            || self.send_new(now, buf);
+        if !sent {
+            self.app_limited = true;
+            self.arm_persist(now);
+        }
+        sent
+    }
+
+    /// Notes a packet that asks for an acknowledgment; returns its number.
+    fn track(&mut self, now: Instant, octets: usize, content: Content) -> u64 {
+        let octets = u16::try_from(octets).unwrap_or(u16::MAX);
+        let number = self.sent.push(now, octets, content);
+        self.outstanding_since.get_or_insert(now);
+        if !std::mem::replace(&mut self.sent_since_arrival, true) {
+            self.idle_from = now;
+        }
+        self.pacer.on_sent(u64::from(octets));
+        self.controller
+            .on_sent(now, u64::from(octets), self.sent.in_flight());
+        number
+    }
+
+    fn send_notice(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        while let Some(notice_number) = self.notice_queue.pop_front() {
+            let Some(notice) = self.notices.get(&notice_number) else {
+                continue;
+            };
+            let flow = notice.flow;
+            let fin = Fin::new(notice.kind, notice.code, "");
+            // The payload of a FIN without words has four octets.
+            let number = self.track(now, self.framing() + 4, Content::Notice(notice_number));
+            let header = self.header(PacketType::Fin, flow, number);
+            self.put(buf, header, |out| fin.emit_into(out));
+            return true;
+        }
+        false
+    }
+
+    fn send_heartbeat(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let Some(flow) = self.heartbeat.take() else {
+            return false;
+        };
+        self.write_heartbeat(now, buf, flow);
+        true
+    }
+
+    fn write_heartbeat(&mut self, now: Instant, buf: &mut Vec<u8>, flow: FlowId) {
+        let number = self.track(now, self.framing(), Content::Heartbeat);
+        let header = self.header(PacketType::Heartbeat, flow, number);
+        self.put(buf, header, |_| {});
+    }
+
+    fn send_lost(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let Some((segment, flow, outgoing)) = self.send.next_lost() else {
+            return false;
+        };
+        self.write_segment(now, buf, segment, flow, &outgoing);
+        true
+    }
+
+    /// Sends a segment again: same sequence number and content, new packet number.
+    fn write_segment(
+        &mut self,
+        now: Instant,
+        buf: &mut Vec<u8>,
+        segment: SegmentRef,
+        flow: FlowId,
+        outgoing: &crate::send_flow::Outgoing,
+    ) {
+        let number = self.write_data(now, buf, segment, flow, outgoing, Flags::RETRANSMIT);
+        self.send.on_sent_again(now, segment, number);
+        self.stats.segments_retransmitted += 1;
+    }
+
+    fn send_new(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let Some((segment, flow, outgoing)) = self.send.next_new(self.max_payload) else {
+            return false;
+        };
+        let number = self.write_data(now, buf, segment, flow, &outgoing, Flags::NONE);
+        self.stats.data_octets_sent += outgoing.data.len() as u64;
+        self.send.on_sent(now, segment, outgoing, number);
+        true
+    }
+
+    fn write_data(
+        &mut self,
+        now: Instant,
+        buf: &mut Vec<u8>,
+        segment: SegmentRef,
+        flow: FlowId,
+        outgoing: &crate::send_flow::Outgoing,
+        flags: Flags,
+    ) -> u64 {
+        let content = Content::Segment {
+            slot: segment.slot,
+            generation: segment.generation,
+            seq: segment.seq,
+        };
+        let number = self.track(now, self.framing() + outgoing.data.len(), content);
+        let mut header = self.header(PacketType::Data, flow, number);
+        header.seq = Seq(truncate_seq(outgoing.seq));
+        header.flags |= flags;
+        if outgoing.last {
+            header.flags |= Flags::FINAL;
+        }
+        self.put(buf, header, |out| out.extend_from_slice(&outgoing.data));
+        number
+    }
+}

@@ -1,0 +1,77 @@
+//! Counters and gauges as plain values.
+
+use std::time::Duration;
+
+/// One session's path and flows, at the time of the call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PathStats {
+    /// Smoothed round-trip time.
+    pub srtt: Duration,
+    /// Mean deviation of the round-trip time.
+    pub rttvar: Duration,
+    /// Smallest round-trip time seen.
+    pub min_rtt: Duration,
+    /// Congestion window in octets, headers included.
+    pub cwnd: u64,
+    /// Octets in flight, headers included.
+    pub bytes_in_flight: u64,
+    /// Datagrams sent.
+    pub packets_sent: u64,
+    /// Datagrams accepted.
+    pub packets_received: u64,
+    /// Packets declared lost.
+    pub packets_lost: u64,
+    /// Of these, packets that had arrived after all.
+    pub packets_spurious: u64,
+    /// Segments sent again.
+    pub segments_retransmitted: u64,
+    /// Probe timeouts.
+    pub probe_timeouts: u64,
+    /// Persistent congestion established.
+    pub persistent_congestion: u64,
+    /// UDP payload octets sent.
+    pub octets_sent: u64,
+    /// UDP payload octets accepted.
+    pub octets_received: u64,
+    /// Flow octets sent for the first time.
+    pub data_octets_sent: u64,
+    /// Duplicate packets and packets too old to tell.
+    pub duplicates: u64,
+    /// DATA dropped for want of window or flow table room.
+    pub refused: u64,
+    /// ACKs of what was never sent, ignored.
+    pub acks_of_unsent: u64,
+    /// Payloads that could not be read, and datagrams without the agreed checksum.
+    pub malformed: u64,
+    /// NAKs sent.
+    pub naks_sent: u64,
+    /// NAKs received.
+    pub naks_received: u64,
+    /// Octets queued for sending and not acknowledged.
+    pub queued: usize,
+    /// Octets received and not read, or out of order.
+    pub held: usize,
+    /// Outgoing flows.
+    pub send_flows: usize,
+    /// Incoming flows.
+    pub recv_flows: usize,
+    /// Times the peer's address changed.
+    pub address_changes: u64,
+}
+
+/// Datagrams of an endpoint that belong to no session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointStats {
+    /// Not a VMDT datagram, or damaged.
+    pub garbage: u64,
+    /// Addressed to another node, or from ourselves or nobody.
+    pub misaddressed: u64,
+    /// With a session id that isn't ours, or not of that peer.
+    pub unknown_session: u64,
+    /// SYN payloads that could not be read or answer no offer of ours.
+    pub bad_syn: u64,
+    /// Offers refused for want of room, and half-open entries pushed out by newer ones.
+    pub syn_overflow: u64,
+}

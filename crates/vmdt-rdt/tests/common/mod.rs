@@ -1,0 +1,384 @@
+//! Two or more endpoints over emulated links in virtual time, each with a small application
+//! that sends prepared flows and keeps what it receives.
+#![allow(dead_code, unreachable_pub)]
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use vmdt_rdt::{CloseReason, Config, Endpoint, Event, WriteError};
+use vmdt_testkit::{Clock, Link, LinkConfig, SimRng, TraceHash};
+use vmdt_wire::{FlowId, MessageId, NodeId, ShareIndex};
+
+pub const MS: Duration = Duration::from_millis(1);
+pub const SEC: Duration = Duration::from_secs(1);
+
+pub fn flow(n: u16) -> FlowId {
+    let message: MessageId = "message".parse().unwrap();
+    FlowId::new(message, ShareIndex::new(n).unwrap())
+}
+
+/// What a flow's sender has still to hand over.
+struct Outgoing {
+    peer: NodeId,
+    flow: FlowId,
+    rest: Bytes,
+    finish: bool,
+}
+
+pub struct Host {
+    pub endpoint: Endpoint,
+    pub id: NodeId,
+    pub address: SocketAddr,
+    /// Reads at once what is readable.
+    pub reads: bool,
+    pub received: BTreeMap<(NodeId, FlowId), Vec<u8>>,
+    pub finished: BTreeSet<(NodeId, FlowId)>,
+    pub delivered: BTreeSet<(NodeId, FlowId)>,
+    pub events: Vec<(Duration, Event)>,
+    outgoing: VecDeque<Outgoing>,
+    pub chunk: usize,
+}
+
+impl Host {
+    pub fn closed(&self) -> Vec<CloseReason> {
+        self.events
+            .iter()
+            .filter_map(|(_, event)| match event {
+                Event::Closed { reason, .. } => Some(reason.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn connected(&self) -> usize {
+        let connected = |(_, event): &&(Duration, Event)| matches!(event, Event::Connected { .. });
+        self.events.iter().filter(connected).count()
+    }
+
+    pub fn has(&self, event: &Event) -> bool {
+        self.events.iter().any(|(_, other)| other == event)
+    }
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct InFlight {
+    at: Instant,
+    order: u64,
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Bytes,
+}
+
+pub struct World {
+    pub clock: Clock,
+    pub hosts: Vec<Host>,
+    pub links: BTreeMap<(usize, usize), Link>,
+    pub trace: TraceHash,
+    pub datagrams: u64,
+    rng: SimRng,
+    air: BinaryHeap<Reverse<InFlight>>,
+    order: u64,
+    buf: Vec<u8>,
+}
+
+impl World {
+    /// Hosts `a`, `b`, ... with links of this kind between all of them.
+    pub fn new(seed: u64, configs: Vec<Config>, link: &LinkConfig) -> Self {
+        let rng = SimRng::from_seed(seed);
+        let mut world = Self {
+            clock: Clock::new(),
+            hosts: Vec::new(),
+            links: BTreeMap::new(),
+            trace: TraceHash::new(),
+            datagrams: 0,
+            air: BinaryHeap::new(),
+            order: 0,
+            buf: Vec::new(),
+            rng,
+        };
+        let count = configs.len();
+        for (index, config) in configs.into_iter().enumerate() {
+            let host = world.make_host(index, config, 0);
+            world.hosts.push(host);
+        }
+        for from in 0..count {
+            for to in (0..count).filter(|to| *to != from) {
+                let label = format!("link {from} {to}");
+                let link = Link::new(link.clone(), &world.rng.fork(&label));
+                world.links.insert((from, to), link);
+            }
+        }
+        world
+    }
+
+    pub fn pair(seed: u64, link: &LinkConfig) -> Self {
+        Self::new(seed, vec![Config::default(), Config::default()], link)
+    }
+
+    fn make_host(&self, index: usize, config: Config, life: u64) -> Host {
+        let name = char::from(b'a' + u8::try_from(index).unwrap());
+        let id: NodeId = format!("node-{name}").parse().unwrap();
+        let mut rng = self.rng.fork(&format!("host {index} {life}"));
+        Host {
+            endpoint: Endpoint::new(config, id, rng.seed32()),
+            id,
+            address: format!("10.0.0.{}:7000", index + 1).parse().unwrap(),
+            reads: true,
+            received: BTreeMap::new(),
+            finished: BTreeSet::new(),
+            delivered: BTreeSet::new(),
+            events: Vec::new(),
+            outgoing: VecDeque::new(),
+            chunk: 64 * 1024,
+        }
+    }
+
+    /// The host loses all its state.
+    pub fn restart(&mut self, index: usize, config: Config) {
+        let mut host = self.make_host(index, config, 1 + self.order);
+        host.address = self.hosts[index].address;
+        self.hosts[index] = host;
+    }
+
+    pub fn set_link(&mut self, link: &LinkConfig) {
+        for place in self.links.values_mut() {
+            place.set_config(link.clone());
+        }
+    }
+
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    pub fn connect(&mut self, from: usize, to: usize) {
+        let (id, address) = (self.hosts[to].id, self.hosts[to].address);
+        let now = self.now();
+        self.hosts[from].endpoint.connect(now, id, address);
+        self.drive(from);
+    }
+
+    /// Connects `a` to `b` and waits until both know.
+    pub fn establish(&mut self) {
+        self.connect(0, 1);
+        let both = |world: &World| world.hosts.iter().take(2).all(|host| host.connected() > 0);
+        assert!(self.run_until(10 * SEC, both), "no session");
+    }
+
+    /// Prepares a whole flow for sending.
+    pub fn send(&mut self, from: usize, to: usize, flow: FlowId, data: Vec<u8>) {
+        let peer = self.hosts[to].id;
+        self.hosts[from].outgoing.push_back(Outgoing {
+            peer,
+            flow,
+            rest: Bytes::from(data),
+            finish: !flow.is_control(),
+        });
+        self.drive(from);
+    }
+
+    /// Puts a datagram on the wire that no endpoint made.
+    pub fn inject(&mut self, from: SocketAddr, to: usize, bytes: Bytes) {
+        let now = self.now();
+        self.hosts[to].endpoint.handle_datagram(now, from, bytes);
+        self.drive(to);
+    }
+
+    /// Runs until `done` or for `limit`; returns whether it was done.
+    pub fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now() + limit;
+        loop {
+            if done(self) {
+                return true;
+            }
+            let Some(next) = self.next_event() else {
+                self.clock.advance_to(end);
+                return done(self);
+            };
+            if next > end {
+                self.clock.advance_to(end);
+                return done(self);
+            }
+            self.step(next);
+        }
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    fn next_event(&self) -> Option<Instant> {
+        let arrival = self.air.peek().map(|Reverse(first)| first.at);
+        let timers = self
+            .hosts
+            .iter()
+            .filter_map(|host| host.endpoint.poll_timeout());
+        timers.chain(arrival).min()
+    }
+
+    fn step(&mut self, next: Instant) {
+        self.clock.advance_to(next);
+        let now = self.now();
+        for index in 0..self.hosts.len() {
+            if self.hosts[index]
+                .endpoint
+                .poll_timeout()
+                .is_some_and(|at| at <= now)
+            {
+                self.trace.u64(index as u64);
+                self.trace.time(self.clock.elapsed());
+                self.hosts[index].endpoint.handle_timeout(now);
+                self.drive(index);
+                let again = self.hosts[index].endpoint.poll_timeout();
+                assert!(
+                    again.is_none_or(|at| at > now),
+                    "a timer fires without effect"
+                );
+            }
+        }
+        while self
+            .air
+            .peek()
+            .is_some_and(|Reverse(first)| first.at <= now)
+        {
+            let Some(Reverse(datagram)) = self.air.pop() else {
+                break;
+            };
+            let to = self
+                .hosts
+                .iter()
+                .position(|host| host.address == datagram.to);
+            if let Some(to) = to {
+                self.trace.time(self.clock.elapsed());
+                self.trace.octets(&datagram.bytes);
+                self.hosts[to]
+                    .endpoint
+                    .handle_datagram(now, datagram.from, datagram.bytes);
+                self.drive(to);
+            }
+        }
+    }
+
+    /// Lets the application of a host act and collects its output.
+    pub fn drive(&mut self, index: usize) {
+        let now = self.now();
+        let elapsed = self.clock.elapsed();
+        loop {
+            let host = &mut self.hosts[index];
+            let mut acted = false;
+            while let Some(event) = host.endpoint.poll_event() {
+                acted = true;
+                host.note(now, elapsed, event);
+            }
+            acted |= host.push(now);
+            if !acted {
+                break;
+            }
+        }
+        let mut buf = std::mem::take(&mut self.buf);
+        while let Some(transmit) = self.hosts[index].endpoint.poll_transmit(now, &mut buf) {
+            assert_eq!(transmit.len, buf.len());
+            assert!(buf.len() <= 1472, "a datagram of {} octets", buf.len());
+            self.datagrams += 1;
+            let Some(to) = self
+                .hosts
+                .iter()
+                .position(|host| host.address == transmit.to)
+            else {
+                continue;
+            };
+            let from = self.hosts[index].address;
+            let link = self.links.get_mut(&(index, to)).unwrap();
+            for arrival in link.send(now, Bytes::copy_from_slice(&buf)) {
+                self.order += 1;
+                self.air.push(Reverse(InFlight {
+                    at: arrival.at,
+                    order: self.order,
+                    from,
+                    to: transmit.to,
+                    bytes: arrival.bytes,
+                }));
+            }
+        }
+        self.buf = buf;
+    }
+}
+
+impl Host {
+    fn note(&mut self, now: Instant, elapsed: Duration, event: Event) {
+        match &event {
+            Event::Readable { peer, flow } if self.reads => self.read_all(now, *peer, *flow),
+            Event::Finished { peer, flow } => {
+                assert!(
+                    self.finished.insert((*peer, *flow)),
+                    "{flow:?} finished twice"
+                );
+                self.received.entry((*peer, *flow)).or_default();
+            }
+            Event::FlowDelivered { peer, flow } => {
+                assert!(
+                    self.delivered.insert((*peer, *flow)),
+                    "{flow:?} delivered twice"
+                );
+            }
+            _ => {}
+        }
+        self.events.push((elapsed, event));
+    }
+
+    pub fn read_all(&mut self, now: Instant, peer: NodeId, flow: FlowId) {
+        while let Some(piece) = self.endpoint.read(now, peer, flow) {
+            assert!(!piece.is_empty());
+            self.received
+                .entry((peer, flow))
+                .or_default()
+                .extend_from_slice(&piece);
+        }
+    }
+
+    /// Hands over as much as the endpoint takes. Returns whether anything was.
+    fn push(&mut self, now: Instant) -> bool {
+        let mut acted = false;
+        for _ in 0..self.outgoing.len() {
+            let Some(mut out) = self.outgoing.pop_front() else {
+                break;
+            };
+            let mut blocked = false;
+            while !out.rest.is_empty() {
+                let piece = out.rest.slice(..out.rest.len().min(self.chunk));
+                let octets = piece.len();
+                match self.endpoint.write(now, out.peer, out.flow, piece) {
+                    Ok(()) => {
+                        acted = true;
+                        out.rest = out.rest.slice(octets..);
+                    }
+                    Err(WriteError::Blocked { .. } | WriteError::TooManyFlows { .. }) => {
+                        blocked = true;
+                        break;
+                    }
+                    // The flow or session is gone: events tell.
+                    Err(_) => {
+                        out.finish = false;
+                        out.rest = Bytes::new();
+                    }
+                }
+            }
+            if blocked {
+                self.outgoing.push_front(out);
+                break;
+            }
+            if out.finish {
+                match self.endpoint.finish(now, out.peer, out.flow) {
+                    Err(WriteError::TooManyFlows { .. }) => {
+                        self.outgoing.push_front(out);
+                        break;
+                    }
+                    _ => acted = true,
+                }
+            }
+        }
+        acted
+    }
+}
