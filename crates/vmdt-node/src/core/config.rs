@@ -1,0 +1,208 @@
+//! Settings of a node's core, with their bounds.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use vmdt_wire::NodeId;
+
+/// Octets of content in one segment (128 KiB).
+pub const DEFAULT_SEGMENT: usize = 128 * 1024;
+/// Octets of shares handed to the transport for one path at once (768 KiB).
+const PATH_OCTETS: usize = 768 * 1024;
+/// The largest segment a node accepts, envelope included (1 MiB).
+pub const MAX_SEGMENT: usize = 1024 * 1024;
+
+/// A setting outside of its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} must lie in {min}..={max}, not {found}")]
+pub struct ConfigError {
+    /// Which setting.
+    pub setting: &'static str,
+    /// What was given.
+    pub found: u64,
+    /// The smallest value allowed.
+    pub min: u64,
+    /// The largest value allowed.
+    pub max: u64,
+}
+
+/// Settings of a node. Every setter checks its bounds.
+#[derive(Debug, Clone)]
+pub struct CoreConfig {
+    pub(crate) id: NodeId,
+    pub(crate) port: u16,
+    pub(crate) servers: Vec<SocketAddr>,
+    pub(crate) segment: usize,
+    pub(crate) window: usize,
+    pub(crate) max_transfers: usize,
+    pub(crate) max_incoming: usize,
+    pub(crate) max_message: usize,
+    pub(crate) max_file: u64,
+    pub(crate) pool_octets: usize,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) retry_after: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) allow_relay: bool,
+    pub(crate) allow_open_peers: bool,
+    pub(crate) rdt: vmdt_rdt::Config,
+}
+
+fn within(setting: &'static str, found: u64, min: u64, max: u64) -> Result<u64, ConfigError> {
+    if (min..=max).contains(&found) {
+        Ok(found)
+    } else {
+        Err(ConfigError { setting, found, min, max })
+    }
+}
+
+/// The transport's settings that suit a node: what waits for a path waits in the node's queue,
+/// in the order of segments, rather than in many flows at once.
+#[must_use]
+pub fn default_transport() -> vmdt_rdt::Config {
+    let mut config = vmdt_rdt::Config::default();
+    // within its bounds, so never refused
+    let _ = config.set_send_buffer(PATH_OCTETS);
+    config
+}
+
+impl CoreConfig {
+    /// Settings for a node with this id, that is reached on this port and knows these servers.
+    #[must_use]
+    pub fn new(id: NodeId, port: u16, servers: Vec<SocketAddr>) -> CoreConfig {
+        CoreConfig {
+            id,
+            port,
+            servers,
+            segment: DEFAULT_SEGMENT,
+            window: 32,
+            max_transfers: 256,
+            max_incoming: 256,
+            max_message: 16 * 1024 * 1024,
+            max_file: u64::MAX,
+            pool_octets: 32 * 1024 * 1024,
+            stall_timeout: Duration::from_secs(30),
+            retry_after: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(10),
+            allow_relay: true,
+            allow_open_peers: false,
+            rdt: default_transport(),
+        }
+    }
+
+    /// Octets of content in one segment, 1 KiB to 512 KiB; 128 KiB by default. A sender keeps
+    /// [`window`](Self::set_window) segments in memory, a receiver may keep as many.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when out of bounds.
+    pub fn set_segment(&mut self, octets: usize) -> Result<&mut Self, ConfigError> {
+        self.segment = within("segment", octets as u64, 1024, 512 * 1024)? as usize;
+        Ok(self)
+    }
+
+    /// Unacknowledged segments of one transfer, 1 to 64; 32 by default.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when out of bounds.
+    pub fn set_window(&mut self, segments: usize) -> Result<&mut Self, ConfigError> {
+        self.window = within("window", segments as u64, 1, MAX_WINDOW as u64)? as usize;
+        Ok(self)
+    }
+
+    /// The largest message handed to the application in one piece, 1 octet to 1 GiB; 16 MiB by
+    /// default. Larger content is sent as a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when out of bounds.
+    pub fn set_max_message(&mut self, octets: usize) -> Result<&mut Self, ConfigError> {
+        self.max_message = within("max_message", octets as u64, 1, 1 << 30)? as usize;
+        Ok(self)
+    }
+
+    /// The largest file that is accepted, in octets; no limit by default.
+    pub fn set_max_file(&mut self, octets: u64) -> &mut Self {
+        self.max_file = octets;
+        self
+    }
+
+    /// Octets of other members' shares this node holds at the most, 1 MiB to 64 GiB; 32 MiB by
+    /// default.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when out of bounds.
+    pub fn set_pool_octets(&mut self, octets: usize) -> Result<&mut Self, ConfigError> {
+        self.pool_octets = within("pool_octets", octets as u64, 1 << 20, 64 << 30)? as usize;
+        Ok(self)
+    }
+
+    /// How long a transfer may stand still before it fails, 1 s to 1 hour; 30 s by default.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when out of bounds.
+    pub fn set_stall_timeout(&mut self, time: Duration) -> Result<&mut Self, ConfigError> {
+        within("stall_timeout (ms)", time.as_millis() as u64, 1_000, 3_600_000)?;
+        self.stall_timeout = time;
+        Ok(self)
+    }
+
+    /// How long the server may take to answer a request, connecting included, 1 s to 10 min; 10 s
+    /// by default.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when out of bounds.
+    pub fn set_request_timeout(&mut self, time: Duration) -> Result<&mut Self, ConfigError> {
+        within("request_timeout (ms)", time.as_millis() as u64, 1_000, 600_000)?;
+        self.request_timeout = time;
+        Ok(self)
+    }
+
+    /// Whether shares and control lines may go through the server where no direct path works.
+    /// Never k shares of a message. True by default.
+    pub fn set_allow_relay(&mut self, allow: bool) -> &mut Self {
+        self.allow_relay = allow;
+        self
+    }
+
+    /// Whether to exchange messages with peers of profile 1.0, in clusters that allow them. Such
+    /// a message goes to the peer with all of its shares over one unprotected connection: whoever
+    /// is on that path can read it. False by default.
+    pub fn set_allow_open_peers(&mut self, allow: bool) -> &mut Self {
+        self.allow_open_peers = allow;
+        self
+    }
+
+    /// Settings of the transport; [`default_transport`] is what to begin with.
+    pub fn set_transport(&mut self, config: vmdt_rdt::Config) -> &mut Self {
+        self.rdt = config;
+        self
+    }
+
+    /// The node's id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+}
+
+/// The most segments of a transfer a receiver keeps while an earlier one is missing.
+pub const MAX_WINDOW: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setters_refuse_what_is_out_of_bounds() {
+        let mut c = CoreConfig::new("a".parse().unwrap(), 1, vec![]);
+        assert!(c.set_segment(1024).is_ok());
+        assert_eq!(
+            c.set_segment(1023).unwrap_err().to_string(),
+            "segment must lie in 1024..=524288, not 1023"
+        );
+        assert!(c.set_window(64).is_ok());
+        assert!(c.set_window(0).is_err());
+        assert!(c.set_window(65).is_err());
+        assert!(c.set_stall_timeout(Duration::from_millis(999)).is_err());
+        assert!(c.set_max_message(0).is_err());
+        assert!(c.set_pool_octets(0).is_err());
+    }
+}

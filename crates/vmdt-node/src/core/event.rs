@@ -1,0 +1,297 @@
+//! What the core tells the application, and why things fail.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use vmdt_control::ClusterState;
+use vmdt_wire::{ClusterId, ErrorCode, MemberState, MessageId, NodeId};
+
+use super::placement::{Carrier, PlacementError};
+
+/// Something that happened at a node.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// The server knows this node now.
+    Registered,
+    /// The connection to the server was lost; the node tries again by itself.
+    ServerLost {
+        /// What went wrong.
+        reason: String,
+        /// When the next attempt is made.
+        retry_in: Duration,
+    },
+    /// A cluster has n members and can carry messages.
+    ClusterReady {
+        /// Which.
+        cluster: ClusterId,
+    },
+    /// The server no longer knows a cluster this node was in.
+    ClusterLost {
+        /// Which.
+        cluster: ClusterId,
+        /// What the server said.
+        reason: String,
+    },
+    /// What a cluster can do changed.
+    ClusterState {
+        /// Which.
+        cluster: ClusterId,
+        /// Its state.
+        state: ClusterState,
+    },
+    /// A member joined, left, was interrupted or came back.
+    Member {
+        /// In which cluster.
+        cluster: ClusterId,
+        /// Who.
+        id: NodeId,
+        /// What.
+        state: MemberState,
+    },
+    /// A message arrived whole. It is confirmed to its sender when the application takes it.
+    Message {
+        /// Its id.
+        id: MessageId,
+        /// Who sent it.
+        from: NodeId,
+        /// What it says.
+        data: Bytes,
+        /// Who carried how much of it.
+        paths: Paths,
+        /// Set when it came from a peer of profile 1.0, unprotected.
+        open: bool,
+    },
+    /// A file begins to arrive.
+    FileStarted {
+        /// Its transfer.
+        id: MessageId,
+        /// Who sends it.
+        from: NodeId,
+        /// The name the sender gave, made safe.
+        name: String,
+        /// Its size in octets, where the sender knew it.
+        size: Option<u64>,
+    },
+    /// A file goes on arriving.
+    FileProgress {
+        /// Its transfer.
+        id: MessageId,
+        /// Octets written.
+        received: u64,
+        /// Its size in octets, where the sender knew it.
+        size: Option<u64>,
+    },
+    /// A file stands whole, synced and checked under its final name.
+    FileReceived {
+        /// Its transfer.
+        id: MessageId,
+        /// Who sent it.
+        from: NodeId,
+        /// Where it is.
+        path: PathBuf,
+        /// Its size in octets.
+        size: u64,
+        /// BLAKE3 digest of the content, equal to the sender's.
+        digest: [u8; 32],
+        /// Who carried how much of it.
+        paths: Paths,
+    },
+    /// An incoming transfer ended without its content. Nothing is left under the final name.
+    ReceiveFailed {
+        /// Its transfer.
+        id: MessageId,
+        /// Who sent it.
+        from: NodeId,
+        /// Why.
+        error: TransferError,
+    },
+    /// A direct path to a member works.
+    PathUp {
+        /// The member.
+        peer: NodeId,
+        /// Its address.
+        address: SocketAddr,
+    },
+    /// A direct path to a member stopped working, or could not be set up.
+    PathDown {
+        /// The member.
+        peer: NodeId,
+    },
+    /// A share did not match what its sender announced. It was not used.
+    BadShare {
+        /// The message.
+        message: MessageId,
+        /// Which share.
+        index: u8,
+        /// Who handed it over.
+        from: NodeId,
+    },
+    /// A message goes to or comes from a peer of profile 1.0 unprotected.
+    OpenPeer {
+        /// The peer.
+        peer: NodeId,
+    },
+}
+
+/// What one carrier brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Shares.
+    pub shares: u64,
+    /// Octets of shares.
+    pub octets: u64,
+}
+
+/// Who carried how much of a transfer.
+pub type Paths = BTreeMap<Carrier, Carried>;
+
+/// How far an outgoing transfer is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Octets of content the receiver has confirmed.
+    pub delivered: u64,
+    /// Size of the content in octets, where it is known.
+    pub total: Option<u64>,
+    /// Shares handed to each carrier so far.
+    pub paths: Paths,
+}
+
+impl Progress {
+    /// Nothing yet, of this many octets.
+    pub(crate) fn of(total: u64) -> Progress {
+        Progress { total: Some(total), ..Progress::default() }
+    }
+}
+
+/// The end of an outgoing transfer that went well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The transfer.
+    pub id: MessageId,
+    /// Octets of content.
+    pub octets: u64,
+    /// BLAKE3 digest of the content; the receiver found the same.
+    pub digest: [u8; 32],
+    /// Shares given to each carrier.
+    pub paths: Paths,
+    /// Time from the first segment to the last confirmation.
+    pub took: Duration,
+}
+
+impl Receipt {
+    /// Shares and octets given to each carrier.
+    #[must_use]
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+}
+
+/// Why a transfer failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// No cluster has both this node and the receiver.
+    #[error("{peer} is in no cluster with this node; join one that it is a member of")]
+    UnknownPeer {
+        /// The receiver.
+        peer: NodeId,
+    },
+    /// A message to oneself.
+    #[error("a node can't send to itself")]
+    ToSelf,
+    /// The cluster has not had n members yet, or has fewer than k.
+    #[error("cluster {cluster} is not ready: {present} of {needed} members are present")]
+    ClusterNotReady {
+        /// Which.
+        cluster: ClusterId,
+        /// Members that are present.
+        present: usize,
+        /// Members it takes: n to become ready, k to stay usable.
+        needed: usize,
+    },
+    /// The privacy rule leaves too few carriers.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// Nothing was confirmed for too long.
+    #[error("nothing was confirmed by {peer} for {after:?}; {detail}")]
+    Stalled {
+        /// The receiver.
+        peer: NodeId,
+        /// For how long.
+        after: Duration,
+        /// What is known about the paths.
+        detail: String,
+    },
+    /// Nothing came for too long.
+    #[error("nothing came from {peer} for {after:?}")]
+    SenderSilent {
+        /// The sender.
+        peer: NodeId,
+        /// For how long.
+        after: Duration,
+    },
+    /// The other side refused or failed.
+    #[error("{peer} says: {text}")]
+    Remote {
+        /// The other side.
+        peer: NodeId,
+        /// Its code.
+        code: ErrorCode,
+        /// Its sentence.
+        text: String,
+    },
+    /// The other side took it back.
+    #[error("{peer} cancelled it")]
+    Cancelled {
+        /// The other side.
+        peer: NodeId,
+    },
+    /// What was rebuilt is not what was sent.
+    #[error("the content does not have the digest that {peer} announced")]
+    DigestMismatch {
+        /// The sender.
+        peer: NodeId,
+    },
+    /// Segments of one transfer contradict each other, or are not well formed.
+    #[error("{peer} sent a malformed transfer: {what}")]
+    Malformed {
+        /// The sender.
+        peer: NodeId,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// More than this node accepts.
+    #[error("{what} is limited to {limit} octets here")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// Too many transfers at once.
+    #[error("{limit} transfers are under way already")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// Reading the source or writing the file failed.
+    #[error("{0}")]
+    Local(String),
+    /// A peer of profile 1.0 can't be reached or can't take this.
+    #[error("{peer} speaks profile 1.0: {what}")]
+    OpenPeer {
+        /// The peer.
+        peer: NodeId,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The node was closed.
+    #[error("the node is closed")]
+    Closed,
+}

@@ -1,0 +1,479 @@
+//! Links: getting lines and shares to a peer, over a session where there is one, through the
+//! server where no direct path works.
+
+use std::num::NonZeroU8;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use vmdt_rdt::{CloseReason, WriteError};
+use vmdt_wire::{Framing, FlowId, Line, MemberState, Message, MessageId, NodeId};
+
+use super::config::MAX_SEGMENT;
+use super::event::Event;
+use super::peer::{share_index, Path, Peer, QueuedShare, MAX_QUEUE};
+use super::placement::Carrier;
+use super::Core;
+
+/// The largest share that is accepted.
+pub(crate) const MAX_SHARE: usize = MAX_SEGMENT + 1024;
+/// Octets of shares that may be arriving from one peer at once.
+const MAX_ARRIVING: usize = 16 * 1024 * 1024;
+
+/// Codes of FIN segments that end a flow.
+pub(crate) mod code {
+    /// The message is complete already.
+    pub(crate) const NOT_NEEDED: u16 = 1;
+    /// There is no room for it.
+    pub(crate) const QUOTA: u16 = 2;
+    /// It is not a share.
+    pub(crate) const REFUSED: u16 = 3;
+}
+
+impl Core {
+    pub(super) fn peer(&mut self, id: NodeId) -> &mut Peer {
+        self.peers.entry(id).or_insert_with(Peer::new)
+    }
+
+    /// Whether a peer speaks the data layer.
+    pub(super) fn speaks_rdt(&self, peer: NodeId) -> bool {
+        self.member
+            .roster()
+            .filter_map(|(_, c)| c.member(peer))
+            .any(|m| m.caps.is_some_and(|c| c.contains(vmdt_wire::Caps::RDT)))
+    }
+
+    /// Whether the server says that a member is present.
+    pub(super) fn is_present(&self, peer: NodeId) -> bool {
+        self.member.roster().filter_map(|(_, c)| c.member(peer)).any(|m| m.present)
+    }
+
+    fn address_of(&self, peer: NodeId) -> Option<std::net::SocketAddr> {
+        self.member.roster().filter_map(|(_, c)| c.member(peer)).find_map(|m| m.address)
+    }
+
+    /// Whether a direct path is known not to work.
+    pub(super) fn path_is_down(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(Peer::is_down)
+    }
+
+    /// Begins to connect where that is due.
+    pub(super) fn ensure_path(&mut self, now: Instant, id: NodeId) {
+        let address = self.address_of(id);
+        let peer = self.peer(id);
+        if address.is_some() {
+            peer.address = address;
+        }
+        let due = match peer.path {
+            Path::Idle => true,
+            Path::Down { until } => until <= now,
+            Path::Connecting | Path::Up => false,
+        };
+        let Some(address) = peer.address else { return };
+        if due {
+            peer.path = Path::Connecting;
+            self.rdt.connect(now, id, address);
+        }
+    }
+
+    /// Sends a control line to a peer.
+    pub(super) fn send_line(&mut self, now: Instant, to: NodeId, message: Message) {
+        let line = Line { framing: Framing::Slash, tag: None, message };
+        match line.emit() {
+            Ok(bytes) => self.send_line_bytes(now, to, Bytes::from(bytes)),
+            Err(error) => tracing::warn!(%error, "a control line could not be written"),
+        }
+    }
+
+    fn send_line_bytes(&mut self, now: Instant, to: NodeId, line: Bytes) {
+        if self.path_is_down(to) && self.relay_line(now, to, &line) {
+            self.ensure_path(now, to);
+            return;
+        }
+        self.peer(to).push_line(line);
+        self.ensure_path(now, to);
+        self.pump(now, to);
+    }
+
+    fn relay_line(&mut self, now: Instant, to: NodeId, line: &Bytes) -> bool {
+        self.config.allow_relay && self.member.relay(now, to, to, 0, line).is_ok()
+    }
+
+    /// Sends a share to a peer; false when no permitted way is there.
+    pub(super) fn send_share(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        receiver: NodeId,
+        message: MessageId,
+        index: NonZeroU8,
+        k: u8,
+        parts: Vec<Bytes>,
+        from_pool: bool,
+    ) -> bool {
+        if self.path_is_down(to) {
+            self.ensure_path(now, to);
+            return index.get() < k && self.relay_share(now, to, receiver, message, index, &parts);
+        }
+        let peer = self.peer(to);
+        if peer.under_way(message, index).is_some() {
+            return true;
+        }
+        if peer.queue.len() >= MAX_QUEUE {
+            return false;
+        }
+        let Some(flow) = peer.flow_for(message, index) else { return false };
+        peer.queue.push_back(QueuedShare { flow, parts: parts.into(), from_pool });
+        self.ensure_path(now, to);
+        self.pump(now, to);
+        true
+    }
+
+    /// Sends a share through the server. Only indices below k go there, so that it never has k of
+    /// them.
+    pub(super) fn relay_share(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        receiver: NodeId,
+        message: MessageId,
+        index: NonZeroU8,
+        parts: &[Bytes],
+    ) -> bool {
+        if !self.config.allow_relay {
+            return false;
+        }
+        let mut data = Vec::with_capacity(16 + parts.iter().map(Bytes::len).sum::<usize>());
+        data.extend_from_slice(&message.field());
+        parts.iter().for_each(|p| data.extend_from_slice(p));
+        let sent = self.member.relay(now, to, receiver, index.get().into(), &data).is_ok();
+        self.stats.relayed_shares += u64::from(sent);
+        sent
+    }
+
+    /// Forgets a share that is on its way to a peer.
+    pub(super) fn cancel_share(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        message: MessageId,
+        index: NonZeroU8,
+    ) {
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let Some(flow) = peer.under_way(message, index) else { return };
+        let before = peer.queue.len();
+        let begun = peer.queue.front().is_some_and(|q| q.flow == flow);
+        peer.queue.retain(|q| q.flow != flow);
+        if peer.written.remove(&flow).is_some() || (begun && before != peer.queue.len()) {
+            self.rdt.reset(now, to, flow, code::NOT_NEEDED);
+        }
+    }
+
+    /// Writes what waits for a peer, as far as its session takes it.
+    pub(super) fn pump(&mut self, now: Instant, to: NodeId) {
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        if peer.path != Path::Up {
+            return;
+        }
+        while let Some(line) = peer.lines.pop_front() {
+            if self.rdt.write(now, to, FlowId::CONTROL, line.clone()).is_err() {
+                peer.lines.push_front(line);
+                break;
+            }
+        }
+        'shares: while let Some(share) = peer.queue.front_mut() {
+            while let Some(part) = share.parts.pop_front() {
+                match self.rdt.write(now, to, share.flow, part.clone()) {
+                    Ok(()) => {}
+                    Err(WriteError::Blocked { .. }) => {
+                        share.parts.push_front(part);
+                        break 'shares;
+                    }
+                    Err(_) => {
+                        // the flow was ended by the other side: nothing more to bring it
+                        peer.queue.pop_front();
+                        continue 'shares;
+                    }
+                }
+            }
+            let (flow, from_pool) = (share.flow, share.from_pool);
+            if self.rdt.finish(now, to, flow).is_ok() {
+                peer.written.insert(flow, from_pool);
+            }
+            peer.queue.pop_front();
+        }
+    }
+
+    pub(super) fn on_transport(&mut self, now: Instant, event: vmdt_rdt::Event) {
+        use vmdt_rdt::Event as E;
+        match event {
+            E::Connected { peer, address } => {
+                let p = self.peer(peer);
+                p.address = Some(address);
+                p.up();
+                self.event(Event::PathUp { peer, address });
+                self.pump(now, peer);
+            }
+            E::ConnectFailed { peer, .. } => self.path_lost(now, peer),
+            E::Closed { peer, reason } => match reason {
+                CloseReason::Unresponsive => self.path_lost(now, peer),
+                CloseReason::Replaced => {
+                    // it started anew: what it held is gone
+                    self.session_over(now, peer, true);
+                }
+                _ => self.session_over(now, peer, false),
+            },
+            E::Readable { peer, flow } => self.read_flow(now, peer, flow),
+            E::Finished { peer, flow } => {
+                self.read_flow(now, peer, flow);
+                self.flow_complete(now, peer, flow);
+            }
+            E::FlowReset { peer, flow, .. } => self.drop_arriving(peer, flow),
+            E::FlowStopped { peer, flow, code } => self.flow_stopped(now, peer, flow, code),
+            E::FlowDelivered { peer, flow } => {
+                if let Some(p) = self.peers.get_mut(&peer) {
+                    p.written.remove(&flow);
+                }
+                self.pump(now, peer);
+            }
+            E::Writable { peer } => self.pump(now, peer),
+            _ => {}
+        }
+    }
+
+    fn drop_arriving(&mut self, peer: NodeId, flow: FlowId) {
+        if let Some(p) = self.peers.get_mut(&peer)
+            && let Some(a) = p.arriving.remove(&flow)
+        {
+            p.arriving_octets -= a.octets.len();
+        }
+    }
+
+    /// The direct path does not work: what may go through the server does, the rest is placed
+    /// elsewhere.
+    fn path_lost(&mut self, now: Instant, id: NodeId) {
+        self.peer(id).down(now);
+        let lines: Vec<Bytes> = self.peer(id).lines.drain(..).collect();
+        self.event(Event::PathDown { peer: id });
+        for line in lines {
+            if !self.relay_line(now, id, &line) {
+                self.peer(id).push_line(line);
+            }
+        }
+        self.session_over(now, id, false);
+        self.collector.holder_lost(now, id);
+        self.replace_carrier(now, id);
+    }
+
+    /// A session ended; `forgot` says that the peer lost what it held.
+    fn session_over(&mut self, now: Instant, id: NodeId, forgot: bool) {
+        let peer = self.peer(id);
+        if matches!(peer.path, Path::Up | Path::Connecting) {
+            peer.path = Path::Idle;
+        }
+        let flows = peer.session_ended();
+        for (flow, from_pool) in flows {
+            let Some(index) = share_index(flow) else { continue };
+            if from_pool {
+                self.pool.release(now, flow.message, index);
+            } else if let Some(own) =
+                self.spreads.get_mut(&flow.message).and_then(|s| s.shares.get_mut(&index))
+            {
+                own.sent = false;
+            }
+        }
+        if forgot {
+            for spread in self.spreads.values_mut() {
+                let lost: Vec<_> = spread
+                    .placement
+                    .iter()
+                    .filter(|(_, c)| *c == Carrier::Member(id))
+                    .map(|(i, _)| i)
+                    .collect();
+                for index in lost {
+                    if let Some(own) = spread.shares.get_mut(&index) {
+                        own.sent = false;
+                    }
+                }
+                spread.retry_at = now;
+            }
+        }
+        let again: Vec<MessageId> = self
+            .spreads
+            .values()
+            .filter(|s| s.shares.values().any(|o| !o.sent))
+            .map(|s| s.id)
+            .collect();
+        for message in again {
+            self.hand_out(now, message);
+        }
+    }
+
+    fn read_flow(&mut self, now: Instant, id: NodeId, flow: FlowId) {
+        if flow == FlowId::CONTROL {
+            while let Some(bytes) = self.rdt.read(now, id, flow) {
+                self.peer(id).framer.push(&bytes);
+                self.read_lines(now, id);
+            }
+            return;
+        }
+        if self.is_not_needed(flow) {
+            self.drop_arriving(id, flow);
+            self.rdt.stop(now, id, flow, code::NOT_NEEDED);
+            return;
+        }
+        while let Some(bytes) = self.rdt.read(now, id, flow) {
+            let peer = self.peer(id);
+            peer.arriving_octets += bytes.len();
+            let arriving = peer.arriving.entry(flow).or_default();
+            arriving.octets.extend_from_slice(&bytes);
+            let (too_long, too_many) =
+                (arriving.octets.len() > MAX_SHARE, peer.arriving_octets > MAX_ARRIVING);
+            if too_long || too_many {
+                self.drop_arriving(id, flow);
+                self.stats.refused_shares += 1;
+                let code = if too_long { code::REFUSED } else { code::QUOTA };
+                self.rdt.stop(now, id, flow, code);
+                return;
+            }
+        }
+    }
+
+    fn read_lines(&mut self, now: Instant, id: NodeId) {
+        loop {
+            let line = match self.peer(id).framer.next_line() {
+                None => return,
+                Some(Ok(line)) => Line::parse(&line),
+                Some(Err(_)) => {
+                    self.stats.bad_lines += 1;
+                    self.rdt.close(now, id, code::REFUSED, "a control line is too long");
+                    return;
+                }
+            };
+            match line {
+                Ok(line) => self.on_line(now, id, line.message),
+                Err(_) => self.stats.bad_lines += 1,
+            }
+        }
+    }
+
+    fn flow_complete(&mut self, now: Instant, id: NodeId, flow: FlowId) {
+        let peer = self.peer(id);
+        let Some(arrived) = peer.arriving.remove(&flow) else { return };
+        peer.arriving_octets -= arrived.octets.len();
+        if let Some(index) = share_index(flow) {
+            self.share_arrived(now, id, Carrier::Member(id), flow.message, index, arrived.octets.freeze());
+        }
+    }
+
+    fn flow_stopped(&mut self, now: Instant, id: NodeId, flow: FlowId, why: u16) {
+        let peer = self.peer(id);
+        let from_pool = match peer.written.remove(&flow) {
+            Some(from_pool) => from_pool,
+            None => match peer.queue.iter().position(|q| q.flow == flow) {
+                Some(at) => peer.queue.remove(at).is_some_and(|q| q.from_pool),
+                None => return,
+            },
+        };
+        if why != code::NOT_NEEDED
+            && !from_pool
+            && let Some(index) = share_index(flow)
+        {
+            self.share_refused(now, flow.message, index);
+        }
+        self.pump(now, id);
+    }
+
+    /// A push of the server.
+    pub(super) fn on_push(&mut self, now: Instant, message: Message) {
+        match message {
+            Message::ClusterReady { cluster } => {
+                self.event(Event::ClusterReady { cluster });
+                self.pump_sources(now);
+            }
+            Message::Member { cluster, id, state, address, .. } => {
+                if id == self.config.id {
+                    return;
+                }
+                match state {
+                    MemberState::Away | MemberState::Left => {
+                        self.collector.holder_lost(now, id);
+                        self.replace_carrier(now, id);
+                    }
+                    _ => {
+                        let moved = self.peers.get_mut(&id).is_some_and(|p| {
+                            let moved = address.is_some() && p.address != address;
+                            if moved || p.is_down() {
+                                // worth another try at once
+                                if p.is_down() {
+                                    p.path = Path::Idle;
+                                }
+                                p.address = address.or(p.address);
+                            }
+                            p.has_work()
+                        });
+                        if moved {
+                            self.ensure_path(now, id);
+                        }
+                        self.pump_sources(now);
+                    }
+                }
+                self.event(Event::Member { cluster, id, state });
+            }
+            Message::MessageShare { from, to, target: _, index, data } => {
+                if to == self.config.id {
+                    self.on_relayed(now, from, index, &data);
+                }
+            }
+            Message::Error { code, text, .. } => {
+                tracing::debug!(%code, text, "the server refused something");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_relayed(&mut self, now: Instant, from: NodeId, index: u16, data: &str) {
+        let Some(bytes) = vmdt_control::relayed_data(data) else {
+            self.stats.bad_lines += 1;
+            return;
+        };
+        if index == 0 {
+            match Line::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)) {
+                Ok(line) => self.on_line(now, from, line.message),
+                Err(_) => self.stats.bad_lines += 1,
+            }
+            return;
+        }
+        let mut bytes = BytesMut::from(bytes.as_slice());
+        let parsed = (bytes.len() > 16 && bytes.len() <= MAX_SHARE + 16).then(|| {
+            let id = bytes.split_to(16);
+            <[u8; 16]>::try_from(&id[..]).ok().and_then(|id| MessageId::from_field(id).ok())
+        });
+        let index = u8::try_from(index).ok().and_then(NonZeroU8::new);
+        let (Some(Some(message)), Some(index)) = (parsed, index) else {
+            self.stats.bad_lines += 1;
+            return;
+        };
+        self.share_arrived(now, from, Carrier::Server, message, index, bytes.freeze());
+    }
+
+    /// Tries again where a path was down and something waits.
+    pub(super) fn tick_links(&mut self, now: Instant) {
+        let waiting: Vec<NodeId> =
+            self.peers.iter().filter(|(_, p)| p.has_work()).map(|(id, _)| *id).collect();
+        for id in waiting {
+            let lines: Vec<Bytes> = if self.path_is_down(id) {
+                self.peer(id).lines.drain(..).collect()
+            } else {
+                Vec::new()
+            };
+            for line in lines {
+                if !self.relay_line(now, id, &line) {
+                    self.peer(id).push_line(line);
+                }
+            }
+            self.ensure_path(now, id);
+            self.pump(now, id);
+        }
+    }
+}
+

@@ -1,0 +1,506 @@
+//! The node as a machine: it takes octets, time and verbs, and gives back octets, timers and
+//! events. It imports no runtime, opens no socket and reads no clock; the simulator runs the very
+//! same machine that the driver does.
+//!
+//! The four kinds of calls, and the one law:
+//! 1. what happened outside: `handle_*`;
+//! 2. what the application wants: [`Core::send`], [`Core::request`], …;
+//! 3. what is to be done: [`Core::poll_transmit`] and [`Core::poll_output`];
+//! 4. when to call again: [`Core::poll_timeout`] and [`Core::handle_timeout`].
+//!
+//! After any call of kinds 1, 2 or 4, drain kind 3 until both give `None`, then ask for the
+//! timeout anew.
+
+mod config;
+mod envelope;
+mod event;
+mod incoming;
+mod links;
+mod open;
+mod outgoing;
+mod peer;
+mod placement;
+mod receive;
+mod send;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use vmdt_control::{Member, MemberConfig, MemberEvent, MemberOutput, Reply, Request, RequestError, RequestId};
+use vmdt_pool::{Collector, CollectorConfig, Pool, PoolConfig};
+use vmdt_rdt::{Endpoint, Transmit};
+use vmdt_wire::{Caps, ClusterId, MessageId, NodeId};
+
+pub use config::{default_transport, ConfigError, CoreConfig, DEFAULT_SEGMENT, MAX_SEGMENT, MAX_WINDOW};
+pub use envelope::{Envelope, EnvelopeError, Kind, DIGEST_LEN, MAX_ENVELOPE, MAX_NAME};
+pub use event::{Carried, Event, Paths, Progress, Receipt, TransferError};
+pub use open::PeerConn;
+pub use placement::{Carrier, Carriers, Placement, PlacementError};
+
+use incoming::Incoming;
+use outgoing::{Outgoing, Spread};
+use peer::Peer;
+
+/// How often transfers under way are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Transfers that have ended and are still recognised, so that a late segment does not begin
+/// them again. Beyond it the oldest are forgotten.
+const MAX_ENDED: usize = 4096;
+
+/// Something the driver is to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Output {
+    /// Work for the connection to the server.
+    Control(MemberOutput),
+    /// The answer to a request.
+    Reply {
+        /// The request.
+        request: RequestId,
+        /// Its answer.
+        result: Result<Reply, RequestError>,
+    },
+    /// Something the application may want to know.
+    Event(Event),
+    /// A message for the application. Call [`Core::taken`] when it has it: only then is it
+    /// confirmed to its sender.
+    Deliver {
+        /// What to call [`Core::taken`] with.
+        handle: u64,
+        /// [`Event::Message`].
+        event: Event,
+    },
+    /// More octets of an outgoing transfer are wanted: answer with [`Core::supply`] or
+    /// [`Core::source_failed`].
+    NeedData {
+        /// The transfer.
+        transfer: MessageId,
+        /// The most octets to supply.
+        max: usize,
+    },
+    /// Work for the file of an incoming transfer.
+    Sink {
+        /// The transfer's number.
+        handle: u64,
+        /// What to do, in order.
+        op: SinkOp,
+    },
+    /// An outgoing transfer got further.
+    Progress {
+        /// The transfer.
+        transfer: MessageId,
+        /// How far.
+        progress: Progress,
+    },
+    /// An outgoing transfer has ended.
+    Done {
+        /// The transfer.
+        transfer: MessageId,
+        /// How.
+        result: Result<Receipt, TransferError>,
+    },
+    /// Connect to a peer of profile 1.0, write this line, close; then call
+    /// [`Core::line_sent`].
+    SendLine {
+        /// What to call back with.
+        op: u64,
+        /// Where to.
+        to: SocketAddr,
+        /// What to write.
+        line: Bytes,
+    },
+    /// Close an accepted connection of a peer.
+    ClosePeerConn(PeerConn),
+}
+
+/// Work for the file of an incoming transfer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkOp {
+    /// Make the temporary file. Failure: [`Core::sink_failed`].
+    Open {
+        /// The name the sender gave, as it came: it may hold anything.
+        name: String,
+        /// Size in octets, where known.
+        size: Option<u64>,
+    },
+    /// Append these octets, then call [`Core::sink_written`].
+    Write(Bytes),
+    /// The content is whole and its digest right: sync, rename, then call
+    /// [`Core::sink_finished`].
+    Finish,
+    /// Remove the temporary file.
+    Abort,
+}
+
+/// Datagrams and octets the core dropped, and why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CoreStats {
+    /// Control lines of peers that could not be read or were not theirs to send.
+    pub bad_lines: u64,
+    /// Shares that were refused.
+    pub refused_shares: u64,
+    /// Shares that went through the server.
+    pub relayed_shares: u64,
+}
+
+/// A node without sockets, clock or runtime.
+pub struct Core {
+    config: CoreConfig,
+    rng: ChaCha20Rng,
+    rdt: Endpoint,
+    pool: Pool,
+    collector: Collector,
+    member: Member,
+    peers: BTreeMap<NodeId, Peer>,
+    outgoing: BTreeMap<MessageId, Outgoing>,
+    spreads: BTreeMap<MessageId, Spread>,
+    incoming: BTreeMap<u64, Incoming>,
+    incoming_by_id: BTreeMap<(NodeId, MessageId), u64>,
+    next_handle: u64,
+    ended: VecDeque<(NodeId, MessageId)>,
+    ended_set: BTreeMap<(NodeId, MessageId), bool>,
+    labels: BTreeMap<MessageId, receive::Expected>,
+    early: receive::Early,
+    open: open::OpenPeers,
+    outputs: VecDeque<Output>,
+    tick_at: Option<Instant>,
+    stats: CoreStats,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("id", &self.config.id)
+            .field("peers", &self.peers.len())
+            .field("outgoing", &self.outgoing.len())
+            .field("incoming", &self.incoming.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// A node that has said nothing yet. All randomness, keys included, comes from the seed.
+    #[must_use]
+    pub fn new(config: CoreConfig, seed: [u8; 32]) -> Core {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut child = || {
+            let mut seed = [0; 32];
+            rng.fill_bytes(&mut seed);
+            seed
+        };
+        let rdt = Endpoint::new(config.rdt.clone(), config.id, child());
+        let member = Member::new(
+            MemberConfig::new(config.id, config.port, config.servers.clone())
+                .caps(Some(Caps::RDT))
+                .request_timeout(config.request_timeout),
+            child(),
+        );
+        let pool = Pool::new(PoolConfig {
+            max_octets: config.pool_octets as u64,
+            max_octets_per_sender: (config.pool_octets / 2) as u64,
+            ..PoolConfig::new(config.id)
+        });
+        let collector = Collector::new(CollectorConfig::new(config.id));
+        Core {
+            rdt,
+            pool,
+            collector,
+            member,
+            rng,
+            config,
+            peers: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            spreads: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            incoming_by_id: BTreeMap::new(),
+            next_handle: 1,
+            ended: VecDeque::new(),
+            ended_set: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            early: receive::Early::default(),
+            open: open::OpenPeers::default(),
+            outputs: VecDeque::new(),
+            tick_at: None,
+            stats: CoreStats::default(),
+        }
+    }
+
+    /// The node's id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    /// Counters of what was dropped.
+    #[must_use]
+    pub fn stats(&self) -> CoreStats {
+        self.stats
+    }
+
+    /// The path to a peer as the transport sees it.
+    #[must_use]
+    pub fn path_stats(&self, peer: NodeId) -> Option<vmdt_rdt::PathStats> {
+        self.rdt.stats(peer)
+    }
+
+    /// Peers there is a session with.
+    pub fn sessions(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.rdt.peers()
+    }
+
+    /// The clusters this node is in, and their members.
+    #[must_use]
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Octets and entries this node holds for others.
+    #[must_use]
+    pub fn pool_usage(&self) -> vmdt_pool::Usage {
+        self.pool.usage()
+    }
+
+    // ---- what happened outside -------------------------------------------------------------
+
+    /// A datagram arrived.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: Bytes) {
+        self.rdt.handle_datagram(now, from, datagram);
+        self.settle(now);
+    }
+
+    /// Several datagrams arrived together: settles once for all.
+    pub fn handle_datagrams(
+        &mut self,
+        now: Instant,
+        datagrams: impl IntoIterator<Item = (SocketAddr, Bytes)>,
+    ) {
+        for (from, datagram) in datagrams {
+            self.rdt.handle_datagram(now, from, datagram);
+        }
+        self.settle(now);
+    }
+
+    /// The connection to the server that [`MemberOutput::Connect`] asked for is there.
+    pub fn handle_control_connected(&mut self, now: Instant, attempt: u64) {
+        self.member.handle_connected(now, attempt);
+        self.settle(now);
+    }
+
+    /// That connection could not be made.
+    pub fn handle_control_failed(&mut self, now: Instant, attempt: u64, kind: std::io::ErrorKind) {
+        self.member.handle_connect_failed(now, attempt, kind);
+        self.settle(now);
+    }
+
+    /// Octets from the server.
+    pub fn handle_control_bytes(&mut self, now: Instant, bytes: &[u8]) {
+        self.member.handle_bytes(now, bytes);
+        self.settle(now);
+    }
+
+    /// Octets that were written to the server's connection.
+    pub fn handle_control_sent(&mut self, now: Instant, octets: usize) {
+        self.member.handle_sent(now, octets);
+        self.settle(now);
+    }
+
+    /// The connection to the server ended.
+    pub fn handle_control_closed(&mut self, now: Instant) {
+        self.member.handle_closed(now);
+        self.settle(now);
+    }
+
+    /// A timer rang.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.rdt.handle_timeout(now);
+        if self.member.poll_timeout().is_some_and(|t| t <= now) {
+            self.member.handle_timeout(now);
+        }
+        if self.pool.poll_timeout().is_some_and(|t| t <= now) {
+            self.pool.handle_timeout(now);
+        }
+        if self.collector.poll_timeout().is_some_and(|t| t <= now) {
+            self.collector.handle_timeout(now);
+        }
+        if self.tick_at.is_some_and(|t| t <= now) {
+            self.tick_at = None;
+            self.tick(now);
+        }
+        self.settle(now);
+    }
+
+    // ---- what is to be done ----------------------------------------------------------------
+
+    /// Writes the next datagram into `buf`, which is cleared first.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.rdt.poll_transmit(now, buf)
+    }
+
+    /// The next thing for the driver to do.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(output) = self.member.poll_output() {
+            return Some(Output::Control(output));
+        }
+        self.outputs.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [
+            self.rdt.poll_timeout(),
+            self.member.poll_timeout(),
+            self.pool.poll_timeout(),
+            self.collector.poll_timeout(),
+            self.tick_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    // ---- what the application wants --------------------------------------------------------
+
+    /// Asks the server for something; the answer is [`Output::Reply`].
+    pub fn request(&mut self, now: Instant, request: Request) -> RequestId {
+        let id = self.member.request(now, request);
+        self.settle(now);
+        id
+    }
+
+    /// Ends everything: transfers fail, sessions are closed, the server is left. Drain the
+    /// outputs for a moment, then drop the core.
+    pub fn close(&mut self, now: Instant) {
+        let ids: Vec<MessageId> = self.outgoing.keys().copied().collect();
+        for id in ids {
+            self.fail_outgoing(now, id, TransferError::Closed, true);
+        }
+        let handles: Vec<u64> = self.incoming.keys().copied().collect();
+        for handle in handles {
+            self.fail_incoming(now, handle, TransferError::Closed);
+        }
+        self.settle(now);
+        let peers: BTreeSet<NodeId> = self.rdt.peers().collect();
+        for peer in peers {
+            self.rdt.close(now, peer, 0, "closed");
+        }
+        self.member.stop();
+        self.settle(now);
+    }
+
+    // ---- inside ----------------------------------------------------------------------------
+
+    /// Lets the parts hear of each other until all is quiet.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            let mut quiet = true;
+            while let Some(event) = self.rdt.poll_event() {
+                quiet = false;
+                self.on_transport(now, event);
+            }
+            while let Some(event) = self.member.poll_event() {
+                quiet = false;
+                self.on_member(now, event);
+            }
+            while let Some(event) = self.pool.poll_event() {
+                quiet = false;
+                self.on_pool(now, event);
+            }
+            while let Some(event) = self.collector.poll_event() {
+                quiet = false;
+                self.on_collector(now, event);
+            }
+            if quiet {
+                break;
+            }
+        }
+        if self.tick_at.is_none() {
+            let busy = !self.outgoing.is_empty()
+                || !self.incoming.is_empty()
+                || !self.early.is_empty()
+                || self.open.is_busy()
+                || self.peers.values().any(Peer::has_work);
+            self.tick_at = busy.then(|| now + TICK);
+        }
+    }
+
+    /// Looks at what has been under way for too long.
+    fn tick(&mut self, now: Instant) {
+        self.tick_outgoing(now);
+        self.tick_incoming(now);
+        self.tick_open(now);
+        self.tick_links(now);
+    }
+
+    fn on_member(&mut self, now: Instant, event: MemberEvent) {
+        match event {
+            MemberEvent::Registered { .. } => self.event(Event::Registered),
+            MemberEvent::Reply { request, result } => {
+                self.outputs.push_back(Output::Reply { request, result });
+            }
+            MemberEvent::Push(message) => self.on_push(now, message),
+            MemberEvent::Disconnected { reason, retry_in } => {
+                self.event(Event::ServerLost { reason: reason.to_string(), retry_in });
+            }
+            MemberEvent::ClusterLost { cluster, reason } => {
+                let reason = match reason {
+                    Some(error) => error.to_string(),
+                    None => "the server removed this node".into(),
+                };
+                self.event(Event::ClusterLost { cluster, reason });
+            }
+            MemberEvent::State { cluster, state } => {
+                self.event(Event::ClusterState { cluster, state });
+                self.pump_sources(now);
+            }
+            _ => {}
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn new_message_id(&mut self) -> MessageId {
+        let mut id = [0; 12];
+        self.rng.fill_bytes(&mut id);
+        MessageId::from_random(id)
+    }
+
+    fn remember_ended(&mut self, from: NodeId, transfer: MessageId, whole: bool) {
+        if self.ended_set.insert((from, transfer), whole).is_none() {
+            self.ended.push_back((from, transfer));
+        }
+        while self.ended.len() > MAX_ENDED {
+            if let Some(old) = self.ended.pop_front() {
+                self.ended_set.remove(&old);
+            }
+        }
+    }
+
+    /// The clusters that hold a member besides this node, usable ones first.
+    fn clusters_with(&self, peer: NodeId) -> Vec<ClusterId> {
+        let mut all: Vec<(bool, ClusterId)> = self
+            .member
+            .roster()
+            .filter(|(_, c)| c.member(peer).is_some())
+            .map(|(id, c)| (!c.state().is_active(), id))
+            .collect();
+        all.sort();
+        all.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Where the driver put a received file.
+    pub fn sink_finished(&mut self, now: Instant, handle: u64, path: PathBuf) {
+        self.finish_incoming(now, handle, path);
+        self.settle(now);
+    }
+}

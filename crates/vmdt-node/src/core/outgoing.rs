@@ -1,0 +1,223 @@
+//! Outgoing transfers: content cut into segments, each spread as a message of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU8;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand_core::CryptoRng;
+use vmdt_pool::{Announcement, Placement as Placed};
+use vmdt_ssms::{Share, Threshold};
+use vmdt_wire::{ClusterId, MessageId, NodeId};
+
+use super::envelope::{Envelope, Kind, MAX_ENVELOPE};
+use super::event::{Carried, Paths, Progress, Receipt, TransferError};
+use super::placement::{Carrier, Carriers, Placement, PlacementError};
+
+/// Octets of a share's digest: the first 16 of BLAKE3.
+pub(crate) fn digest_of(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    let mut out = [0; 16];
+    hasher.finalize_xof().fill(&mut out);
+    out
+}
+
+/// One share of a message of ours.
+pub(crate) struct OwnShare {
+    pub(crate) share: Share,
+    pub(crate) digest: [u8; 16],
+    /// Handed to its carrier's link.
+    pub(crate) sent: bool,
+}
+
+/// A segment that was spread and is not yet confirmed.
+pub(crate) struct Spread {
+    pub(crate) id: MessageId,
+    pub(crate) transfer: MessageId,
+    pub(crate) to: NodeId,
+    pub(crate) n: u8,
+    pub(crate) k: u8,
+    /// Octets of content in it.
+    pub(crate) octets: u64,
+    pub(crate) shares: BTreeMap<NonZeroU8, OwnShare>,
+    pub(crate) placement: Placement,
+    /// Shares that go on to the receiver at once; the others wait to be unfrozen.
+    pub(crate) active: BTreeSet<NonZeroU8>,
+    pub(crate) retry_at: Instant,
+    pub(crate) attempts: u32,
+}
+
+impl Spread {
+    /// What the sender tells holders and the receiver. Shares on the direct link or the server
+    /// have the sender as their holder.
+    pub(crate) fn announcement(&self, sender: NodeId) -> Announcement {
+        let shares = self
+            .placement
+            .iter()
+            .filter_map(|(index, carrier)| {
+                let own = self.shares.get(&index)?;
+                Some(Placed {
+                    index,
+                    holder: match carrier {
+                        Carrier::Member(id) => id,
+                        Carrier::Direct | Carrier::Server => sender,
+                    },
+                    digest: own.digest,
+                    active: self.active.contains(&index),
+                })
+            })
+            .collect();
+        Announcement {
+            message: self.id,
+            sender,
+            receiver: self.to,
+            n: self.n,
+            k: self.k,
+            shares,
+            label: self.transfer.as_str().to_owned(),
+            content: 0,
+        }
+    }
+
+    /// The members that were given shares.
+    pub(crate) fn holders(&self) -> BTreeSet<NodeId> {
+        self.placement
+            .iter()
+            .filter_map(|(_, carrier)| match carrier {
+                Carrier::Member(id) => Some(id),
+                Carrier::Direct | Carrier::Server => None,
+            })
+            .collect()
+    }
+}
+
+/// Where the content comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The next octets can be asked for.
+    Waiting,
+    /// They have been asked for.
+    Asked,
+    /// There are no more.
+    Ended,
+}
+
+/// Octets that were read and have not been placed yet.
+pub(crate) struct Unplaced {
+    pub(crate) data: Bytes,
+    pub(crate) last: bool,
+}
+
+/// A transfer to one receiver.
+pub(crate) struct Outgoing {
+    pub(crate) id: MessageId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) to: NodeId,
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    pub(crate) total: Option<u64>,
+    pub(crate) threshold: Threshold,
+    /// Goes to a peer of profile 1.0, inline.
+    pub(crate) open: bool,
+    pub(crate) source: Source,
+    pub(crate) unplaced: Option<Unplaced>,
+    pub(crate) next: u32,
+    pub(crate) offset: u64,
+    pub(crate) delivered: u64,
+    pub(crate) window: usize,
+    pub(crate) in_flight: BTreeSet<MessageId>,
+    pub(crate) hasher: blake3::Hasher,
+    pub(crate) digest: Option<[u8; 32]>,
+    pub(crate) started: Instant,
+    pub(crate) moved: Instant,
+    pub(crate) paths: Paths,
+    pub(crate) last_problem: Option<PlacementError>,
+}
+
+impl Outgoing {
+    pub(crate) fn progress(&self) -> Progress {
+        Progress { delivered: self.delivered, total: self.total, paths: self.paths.clone() }
+    }
+
+    pub(crate) fn receipt(&self, now: Instant) -> Receipt {
+        Receipt {
+            id: self.id,
+            octets: self.delivered,
+            digest: self.digest.unwrap_or_default(),
+            paths: self.paths.clone(),
+            took: now.saturating_duration_since(self.started),
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.source == Source::Ended && self.unplaced.is_none() && self.in_flight.is_empty()
+    }
+
+    pub(crate) fn carried(&mut self, carrier: Carrier, octets: usize) {
+        let c: &mut Carried = self.paths.entry(carrier).or_default();
+        c.shares += 1;
+        c.octets += octets as u64;
+    }
+
+    /// Cuts the next segment: encrypts it, shares its key, places the shares.
+    pub(crate) fn spread(
+        &mut self,
+        now: Instant,
+        retry_after: Duration,
+        carriers: &Carriers,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Option<Spread>, TransferError> {
+        let (n, k) = (self.threshold.n(), self.threshold.k());
+        if self.unplaced.is_none() {
+            return Ok(None);
+        }
+        let placement = Placement::new(n, k, carriers)?;
+        let Some(Unplaced { data, last }) = self.unplaced.take() else { return Ok(None) };
+        self.hasher.update(&data);
+        let digest = last.then(|| *self.hasher.finalize().as_bytes());
+        self.digest = digest;
+        let envelope = Envelope {
+            kind: self.kind,
+            transfer: self.id,
+            number: self.next,
+            offset: self.offset,
+            total: self.total,
+            name: self.name.clone(),
+            last: digest,
+        };
+        let mut plain = Vec::with_capacity(MAX_ENVELOPE + data.len());
+        envelope.emit_into(&mut plain);
+        plain.extend_from_slice(&data);
+        let shares = vmdt_ssms::split(self.threshold, plain, rng)
+            .map_err(|e| TransferError::Local(e.to_string()))?;
+        let shares: BTreeMap<NonZeroU8, OwnShare> = shares
+            .into_iter()
+            .map(|share| {
+                let digest = digest_of(&[share.head(), share.body()]);
+                (share.index(), OwnShare { share, digest, sent: false })
+            })
+            .collect();
+        let mut id = [0; 12];
+        rng.fill_bytes(&mut id);
+        let spread = Spread {
+            id: MessageId::from_random(id),
+            transfer: self.id,
+            to: self.to,
+            n,
+            k,
+            octets: data.len() as u64,
+            active: placement.iter().take(usize::from(k)).map(|(i, _)| i).collect(),
+            placement,
+            shares,
+            retry_at: now + retry_after,
+            attempts: 0,
+        };
+        self.next = self.next.wrapping_add(1);
+        self.offset += data.len() as u64;
+        self.in_flight.insert(spread.id);
+        Ok(Some(spread))
+    }
+}

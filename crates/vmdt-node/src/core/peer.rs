@@ -1,0 +1,175 @@
+//! What a node knows of another member: how to reach it, and what waits to go there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::num::NonZeroU8;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use vmdt_wire::{FlowId, LineFramer, MessageId, ShareIndex, RELAY_MAX_LINE};
+
+/// Control lines that wait for a path, per peer; the oldest are dropped beyond it (all of them
+/// are repeated by whoever still needs an answer).
+const MAX_LINES: usize = 1024;
+/// Shares that wait for a path, per peer.
+pub(crate) const MAX_QUEUE: usize = 1024;
+/// Shares whose sending is remembered, per peer and session.
+const MAX_SENT: usize = 16_384;
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
+
+/// Whether a direct path works.
+///
+/// ```text
+///  Idle --something to send--> Connecting --accepted--> Up
+///   ^                              |                     |
+///   |                           unanswered            unresponsive
+///   |                              v                     |
+///   +--------closed, idle-------- Down <-----------------+
+///                                  |  (after a backoff, with something to send)
+///                                  +--> Connecting
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
+    Idle,
+    Connecting,
+    Up,
+    Down { until: Instant },
+}
+
+/// A share on its way to a peer.
+#[derive(Debug)]
+pub(crate) struct QueuedShare {
+    pub(crate) flow: FlowId,
+    /// Octets still to be written.
+    pub(crate) parts: VecDeque<Bytes>,
+    /// Taken from the pool for the receiver, rather than a share of our own message.
+    pub(crate) from_pool: bool,
+}
+
+/// A share that is arriving.
+#[derive(Debug, Default)]
+pub(crate) struct Arriving {
+    pub(crate) octets: BytesMut,
+}
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) path: Path,
+    backoff: Duration,
+    /// Lines that wait for the path.
+    pub(crate) lines: VecDeque<Bytes>,
+    /// Shares that wait for the path or for room in its send buffer, in order.
+    pub(crate) queue: VecDeque<QueuedShare>,
+    /// Shares written to the transport and not yet delivered; the value says whether the share
+    /// came from the pool.
+    pub(crate) written: BTreeMap<FlowId, bool>,
+    /// How often each share was sent in this session.
+    sent: BTreeMap<(MessageId, NonZeroU8), u16>,
+    pub(crate) framer: LineFramer,
+    pub(crate) arriving: BTreeMap<FlowId, Arriving>,
+    pub(crate) arriving_octets: usize,
+}
+
+impl Peer {
+    pub(crate) fn new() -> Peer {
+        Peer {
+            address: None,
+            path: Path::Idle,
+            backoff: FIRST_BACKOFF,
+            lines: VecDeque::new(),
+            queue: VecDeque::new(),
+            written: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            framer: LineFramer::new(RELAY_MAX_LINE),
+            arriving: BTreeMap::new(),
+            arriving_octets: 0,
+        }
+    }
+
+    /// A fresh flow for a share; `None` when it was sent too often already.
+    pub(crate) fn flow_for(&mut self, message: MessageId, index: NonZeroU8) -> Option<FlowId> {
+        let times = self.sent.entry((message, index)).or_insert(0);
+        if *times > MAX_REPETITIONS {
+            return None;
+        }
+        let flow = ShareIndex::new(u16::from(index.get()) + REPETITION * *times)?;
+        *times += 1;
+        while self.sent.len() > MAX_SENT {
+            self.sent.pop_first();
+        }
+        Some(FlowId { message, index: flow })
+    }
+
+    /// Forgets that shares of a message were sent.
+    pub(crate) fn forget(&mut self, message: MessageId) {
+        let first = (message, NonZeroU8::MIN);
+        let last = (message, NonZeroU8::MAX);
+        let keys: Vec<_> = self.sent.range(first..=last).map(|(k, _)| *k).collect();
+        for key in keys {
+            self.sent.remove(&key);
+        }
+    }
+
+    /// The flow that brings a share now, if one does.
+    pub(crate) fn under_way(&self, message: MessageId, index: NonZeroU8) -> Option<FlowId> {
+        let written = self.written.keys().find(|f| carries(f, message, index));
+        let queued = || self.queue.iter().map(|q| &q.flow).find(|f| carries(f, message, index));
+        written.or_else(queued).copied()
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        !self.lines.is_empty() || !self.queue.is_empty()
+    }
+
+    pub(crate) fn push_line(&mut self, line: Bytes) {
+        if self.lines.len() >= MAX_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+
+    /// Marks the path as not working; the next attempt comes after a growing pause.
+    pub(crate) fn down(&mut self, now: Instant) {
+        self.path = Path::Down { until: now + self.backoff };
+        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+    }
+
+    pub(crate) fn up(&mut self) {
+        self.path = Path::Up;
+        self.backoff = FIRST_BACKOFF;
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(self.path, Path::Down { .. })
+    }
+
+    /// Forgets what belonged to a session that has ended. The flows that were under way are
+    /// returned: written and queued alike.
+    pub(crate) fn session_ended(&mut self) -> Vec<(FlowId, bool)> {
+        self.framer = LineFramer::new(RELAY_MAX_LINE);
+        self.sent.clear();
+        self.arriving.clear();
+        self.arriving_octets = 0;
+        let mut lost: Vec<(FlowId, bool)> = std::mem::take(&mut self.written).into_iter().collect();
+        lost.extend(self.queue.drain(..).map(|q| (q.flow, q.from_pool)));
+        lost
+    }
+}
+
+/// A share that is sent again in one session takes a flow of its own, since a flow that has ended
+/// can't be opened again: its index is the share's plus this times the number of the repetition.
+const REPETITION: u16 = 1000;
+/// Repetitions in one session.
+const MAX_REPETITIONS: u16 = 9;
+
+/// The share index of a flow, where it is one.
+pub(crate) fn share_index(flow: FlowId) -> Option<NonZeroU8> {
+    u8::try_from(flow.index.get() % REPETITION).ok().and_then(NonZeroU8::new)
+}
+
+/// Whether a flow carries this share.
+pub(crate) fn carries(flow: &FlowId, message: MessageId, index: NonZeroU8) -> bool {
+    flow.message == message && share_index(*flow) == Some(index)
+}

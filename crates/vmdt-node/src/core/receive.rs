@@ -1,0 +1,688 @@
+//! Receiving: what the control flow says, shares as they arrive, messages as they become whole,
+//! segments as they fall into order. The same lines make this node a holder for others.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU8;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use vmdt_pool::{Announced, Announcement, CollectorEvent, Placement as Placed, PoolEvent, ShareOutcome};
+use vmdt_ssms::Share;
+use vmdt_wire::{
+    ContentType, ErrorCode, FlowId, Message, MessageId, MessageName, NodeId, ShareEntry, SharePoolAdd,
+};
+
+use super::envelope::{Envelope, Kind};
+use super::event::TransferError;
+use super::incoming::{Incoming, Taken};
+use super::links::code;
+use super::outgoing::digest_of;
+use super::peer::share_index;
+use super::placement::Carrier;
+use super::{Core, Event, Output, SinkOp};
+
+/// Octets of shares kept while their announcement is missing.
+const MAX_EARLY_OCTETS: usize = 16 * 1024 * 1024;
+/// Shares kept while their announcement is missing.
+const MAX_EARLY: usize = 1024;
+/// How long they are kept.
+const EARLY_TTL: Duration = Duration::from_secs(10);
+
+/// A message that is to come to this node.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    pub(crate) sender: NodeId,
+    pub(crate) transfer: MessageId,
+    pub(crate) origins: BTreeMap<NonZeroU8, (Carrier, usize)>,
+}
+
+#[derive(Debug)]
+struct EarlyShare {
+    from: NodeId,
+    carrier: Carrier,
+    index: NonZeroU8,
+    octets: Bytes,
+    until: Instant,
+}
+
+/// Shares that came before their announcement. Bounded; at the bound the share is dropped, and
+/// comes again when its receiver claims it.
+#[derive(Debug, Default)]
+pub(crate) struct Early {
+    by_message: BTreeMap<MessageId, Vec<EarlyShare>>,
+    octets: usize,
+    count: usize,
+}
+
+impl Early {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn keep(&mut self, message: MessageId, share: EarlyShare) -> bool {
+        if self.count >= MAX_EARLY || self.octets + share.octets.len() > MAX_EARLY_OCTETS {
+            return false;
+        }
+        self.count += 1;
+        self.octets += share.octets.len();
+        self.by_message.entry(message).or_default().push(share);
+        true
+    }
+
+    fn take(&mut self, message: MessageId) -> Vec<EarlyShare> {
+        let shares = self.by_message.remove(&message).unwrap_or_default();
+        self.count -= shares.len();
+        self.octets -= shares.iter().map(|s| s.octets.len()).sum::<usize>();
+        shares
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let (mut count, mut octets) = (0, 0);
+        for shares in self.by_message.values_mut() {
+            shares.retain(|s| s.until > now);
+            count += shares.len();
+            octets += shares.iter().map(|s| s.octets.len()).sum::<usize>();
+        }
+        self.by_message.retain(|_, s| !s.is_empty());
+        (self.count, self.octets) = (count, octets);
+    }
+}
+
+/// The control line that carries an announcement.
+pub(crate) fn add_line(ann: &Announcement) -> Message {
+    // active shares first: the line says how many of its entries are active
+    let (active, frozen): (Vec<&Placed>, Vec<&Placed>) = ann.shares.iter().partition(|s| s.active);
+    Message::SharePoolAdd(SharePoolAdd {
+        message: MessageName::from(ann.message),
+        sender: ann.sender,
+        receiver: ann.receiver,
+        total: ann.n.into(),
+        active: u16::try_from(active.len()).unwrap_or(u16::MAX),
+        content: ContentType::Stream,
+        filename: format!("{}.{}", ann.label, ann.k),
+        shares: active
+            .into_iter()
+            .chain(frozen)
+            .map(|s| ShareEntry::Placed {
+                index: s.index.get().into(),
+                holder: s.holder,
+                digest: s.digest,
+            })
+            .collect(),
+    })
+}
+
+/// Reads an announcement from its control line; `None` when it is not one of ours.
+pub(crate) fn read_add_line(add: &SharePoolAdd) -> Option<Announcement> {
+    if add.content != ContentType::Stream {
+        return None;
+    }
+    let (label, k) = add.filename.rsplit_once('.')?;
+    let shares: Option<Vec<Placed>> = add
+        .shares
+        .iter()
+        .enumerate()
+        .map(|(at, entry)| match entry {
+            ShareEntry::Placed { index, holder, digest } => Some(Placed {
+                index: u8::try_from(*index).ok().and_then(NonZeroU8::new)?,
+                holder: *holder,
+                digest: *digest,
+                active: at < usize::from(add.active),
+            }),
+            _ => None,
+        })
+        .collect();
+    Some(Announcement {
+        message: add.message.to_message_id()?,
+        sender: add.sender,
+        receiver: add.receiver,
+        n: u8::try_from(add.total).ok()?,
+        k: k.parse().ok()?,
+        shares: shares?,
+        label: label.to_owned(),
+        content: 0,
+    })
+}
+
+impl Core {
+    /// A control line of a peer.
+    pub(super) fn on_line(&mut self, now: Instant, from: NodeId, message: Message) {
+        match message {
+            Message::SharePoolAdd(add) => match read_add_line(&add) {
+                Some(ann) => self.on_announcement(now, from, ann),
+                None => self.stats.bad_lines += 1,
+            },
+            Message::SharePoolAck { message, receiver } if receiver == from => {
+                if let Some(id) = message.to_message_id() {
+                    self.acknowledged(now, from, id);
+                }
+            }
+            Message::SharePoolUnfreeze { message, index } => {
+                let index = u8::try_from(index).ok().and_then(NonZeroU8::new);
+                if let Some((id, index)) = message.to_message_id().zip(index) {
+                    if self.spreads.get(&id).is_some_and(|s| s.to == from) {
+                        self.own_share_wanted(now, id, index);
+                    } else if self.pool.unfreeze(now, id, index, from).is_err() {
+                        self.stats.bad_lines += 1;
+                    }
+                }
+            }
+            Message::SharePoolClaim { message, claimer, index } if claimer == from => {
+                let index = u8::try_from(index).ok().and_then(NonZeroU8::new);
+                if let Some((id, index)) = message.to_message_id().zip(index) {
+                    if self.spreads.get(&id).is_some_and(|s| s.to == from) {
+                        self.own_share_wanted(now, id, index);
+                    } else {
+                        self.hand_on(now, id, from, index);
+                    }
+                }
+            }
+            Message::SharePoolRemove { message } => {
+                if let Some(id) = message.to_message_id() {
+                    self.removed(now, from, id);
+                }
+            }
+            Message::Error { code, text, about: Some(about) } => {
+                if let Some(id) = about.to_message_id() {
+                    match self.incoming_by_id.get(&(from, id)) {
+                        Some(handle) => {
+                            let error = TransferError::Remote { peer: from, code, text };
+                            self.fail_incoming(now, *handle, error);
+                        }
+                        None => self.refused_by_receiver(now, from, id, code, text),
+                    }
+                }
+            }
+            _ => self.stats.bad_lines += 1,
+        }
+    }
+
+    fn removed(&mut self, now: Instant, from: NodeId, id: MessageId) {
+        if let Some(handle) = self.incoming_by_id.get(&(from, id)).copied() {
+            self.fail_incoming(now, handle, TransferError::Cancelled { peer: from });
+            return;
+        }
+        if self.labels.get(&id).is_some_and(|e| e.sender == from) {
+            let _ = self.collector.remove(now, id, from);
+        }
+        let _ = self.pool.remove(now, id, from);
+        let _ = self.early.take(id);
+    }
+
+    fn on_announcement(&mut self, now: Instant, from: NodeId, ann: Announcement) {
+        let message = ann.message;
+        let known = self
+            .member
+            .roster()
+            .any(|(_, c)| c.member(ann.sender).is_some() && c.member(from).is_some());
+        if !known {
+            self.stats.bad_lines += 1;
+            return;
+        }
+        if ann.receiver != self.config.id {
+            match self.pool.add(now, from, &ann) {
+                Ok(_) => {
+                    for early in self.early.take(message) {
+                        self.store(now, early.from, message, early.index, early.octets);
+                    }
+                }
+                Err(error) => {
+                    self.stats.refused_shares += 1;
+                    tracing::debug!(%error, "an announcement was refused");
+                }
+            }
+            return;
+        }
+        let Ok(transfer) = ann.label.parse::<MessageId>() else {
+            self.stats.bad_lines += 1;
+            return;
+        };
+        if self.ended_set.get(&(ann.sender, transfer)) == Some(&false) {
+            // it failed here: its sender did not hear of it, or did not stop yet
+            let line = Message::Error {
+                code: ErrorCode::Aborted,
+                text: "the transfer has ended at the receiver".into(),
+                about: Some(MessageName::from(transfer)),
+            };
+            self.send_line(now, ann.sender, line);
+            return;
+        }
+        match self.collector.announce(now, &ann) {
+            Ok(Announced::AlreadyDelivered) => self.acknowledge_again(now, &ann, transfer),
+            Ok(_) => {
+                let sender = ann.sender;
+                self.labels
+                    .entry(message)
+                    .or_insert_with(|| Expected { sender, transfer, origins: BTreeMap::new() });
+                for early in self.early.take(message) {
+                    self.collect(now, early.from, early.carrier, message, early.index, early.octets);
+                }
+            }
+            Err(error) => {
+                self.stats.bad_lines += 1;
+                tracing::debug!(%error, "an announcement was refused");
+            }
+        }
+    }
+
+    /// A message that is here already was announced again: its confirmation was lost, unless it
+    /// waits for its turn.
+    fn acknowledge_again(&mut self, now: Instant, ann: &Announcement, transfer: MessageId) {
+        let waits = self
+            .incoming_by_id
+            .get(&(ann.sender, transfer))
+            .and_then(|h| self.incoming.get(h))
+            .is_some_and(|i| i.holds(ann.message));
+        if !waits {
+            self.acknowledge(now, ann.sender, ann.message);
+        }
+    }
+
+    fn acknowledge(&mut self, now: Instant, sender: NodeId, message: MessageId) {
+        let receiver = self.config.id;
+        let line = Message::SharePoolAck { message: MessageName::from(message), receiver };
+        self.send_line(now, sender, line);
+    }
+
+    /// Whether a flow brings something that is here already, or is not wanted any more.
+    pub(super) fn is_not_needed(&self, flow: FlowId) -> bool {
+        self.collector.is_ended(flow.message)
+            || self
+                .labels
+                .get(&flow.message)
+                .is_some_and(|e| self.ended_set.contains_key(&(e.sender, e.transfer)))
+    }
+
+    /// A share came, by a session or through the server.
+    pub(super) fn share_arrived(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        carrier: Carrier,
+        message: MessageId,
+        index: NonZeroU8,
+        octets: Bytes,
+    ) {
+        if self.labels.contains_key(&message) {
+            self.collect(now, from, carrier, message, index, octets);
+        } else if self.pool.announcement(message).is_some() {
+            self.store(now, from, message, index, octets);
+        } else if !self.collector.is_ended(message) {
+            let until = now + EARLY_TTL;
+            if !self.early.keep(message, EarlyShare { from, carrier, index, octets, until }) {
+                self.stats.refused_shares += 1;
+            }
+        }
+    }
+
+    /// Keeps a share for its receiver.
+    fn store(&mut self, now: Instant, from: NodeId, message: MessageId, index: NonZeroU8, octets: Bytes) {
+        let digest = digest_of(&[&octets]);
+        if let Err(error) = self.pool.store(now, from, message, index, octets, digest) {
+            self.stats.refused_shares += 1;
+            tracing::debug!(%error, "a share was refused");
+        }
+    }
+
+    /// Takes a share of a message for this node.
+    fn collect(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        carrier: Carrier,
+        message: MessageId,
+        index: NonZeroU8,
+        octets: Bytes,
+    ) {
+        let len = octets.len();
+        let digest = digest_of(&[&octets]);
+        match self.collector.share(now, from, message, index, octets, digest) {
+            Ok(ShareOutcome::Accepted) => {
+                if let Some(expected) = self.labels.get_mut(&message) {
+                    let carrier = match carrier {
+                        Carrier::Member(id) if id == expected.sender => Carrier::Direct,
+                        other => other,
+                    };
+                    expected.origins.insert(index, (carrier, len));
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.stats.refused_shares += 1;
+                tracing::debug!(%error, "a share was refused");
+            }
+        }
+    }
+
+    pub(super) fn on_pool(&mut self, now: Instant, event: PoolEvent) {
+        if let PoolEvent::Offer { message, index, receiver } = event {
+            self.hand_on(now, message, receiver, index);
+        }
+    }
+
+    /// Hands a share that is held here on to its receiver, with the announcement before it.
+    fn hand_on(&mut self, now: Instant, message: MessageId, receiver: NodeId, index: NonZeroU8) {
+        let octets = match self.pool.claim(now, message, receiver, index) {
+            Ok(octets) => octets,
+            Err(error) => {
+                tracing::debug!(%error, "a share can't be handed on");
+                return;
+            }
+        };
+        let Some(ann) = self.pool.announcement(message) else { return };
+        let k = ann.k;
+        let add = add_line(ann);
+        self.send_line(now, receiver, add);
+        if !self.send_share(now, receiver, receiver, message, index, k, vec![octets], true) {
+            // the lease ends by itself; then it is offered again
+            tracing::debug!("a share has no way to its receiver now");
+        }
+    }
+
+    pub(super) fn on_collector(&mut self, now: Instant, event: CollectorEvent) {
+        match event {
+            CollectorEvent::Complete { message, shares } => self.rebuild(now, message, shares),
+            CollectorEvent::Unfreeze { message, index, holder } => {
+                let line = Message::SharePoolUnfreeze {
+                    message: MessageName::from(message),
+                    index: index.get().into(),
+                };
+                self.send_line(now, holder, line);
+            }
+            CollectorEvent::Claim { message, index, holder } => {
+                let line = Message::SharePoolClaim {
+                    message: MessageName::from(message),
+                    claimer: self.config.id,
+                    index: index.get().into(),
+                };
+                self.send_line(now, holder, line);
+            }
+            CollectorEvent::BadShare { message, index, from } => {
+                self.event(Event::BadShare { message, index: index.get(), from });
+            }
+            CollectorEvent::Revoked { message } | CollectorEvent::Expired { message } => {
+                self.labels.remove(&message);
+            }
+            _ => {}
+        }
+    }
+
+    fn rebuild(&mut self, now: Instant, message: MessageId, shares: Vec<(NonZeroU8, Bytes)>) {
+        let parsed: Result<Vec<Share>, _> =
+            shares.into_iter().map(|(_, octets)| Share::parse(octets)).collect();
+        let plain = match parsed.map_err(|e| e.to_string()).and_then(|shares| {
+            vmdt_ssms::reconstruct(&shares).map_err(|e| e.to_string())
+        }) {
+            Ok(plain) => Bytes::from(plain),
+            Err(error) => {
+                tracing::debug!(error, "shares do not make a message");
+                self.collector.failed(now, message);
+                return;
+            }
+        };
+        self.collector.delivered(now, message);
+        let Some(expected) = self.labels.remove(&message) else { return };
+        self.stop_arriving(now, message);
+        match Envelope::parse(&plain) {
+            Ok((envelope, at)) if envelope.transfer == expected.transfer => {
+                self.on_segment(now, message, &expected, envelope, plain.slice(at..));
+            }
+            _ => self.stats.bad_lines += 1,
+        }
+    }
+
+    /// Tells whoever still sends shares of a message that it is here.
+    fn stop_arriving(&mut self, now: Instant, message: MessageId) {
+        let flows: Vec<(NodeId, FlowId)> = self
+            .peers
+            .iter()
+            .flat_map(|(id, p)| p.arriving.keys().map(|f| (*id, *f)))
+            .filter(|(_, f)| f.message == message && share_index(*f).is_some())
+            .collect();
+        for (id, flow) in flows {
+            if let Some(p) = self.peers.get_mut(&id)
+                && let Some(a) = p.arriving.remove(&flow)
+            {
+                p.arriving_octets -= a.octets.len();
+            }
+            self.rdt.stop(now, id, flow, code::NOT_NEEDED);
+        }
+    }
+
+    fn on_segment(
+        &mut self,
+        now: Instant,
+        message: MessageId,
+        expected: &Expected,
+        envelope: Envelope,
+        payload: Bytes,
+    ) {
+        let (from, transfer) = (expected.sender, expected.transfer);
+        match self.ended_set.get(&(from, transfer)) {
+            Some(true) => return self.acknowledge(now, from, message),
+            Some(false) => return,
+            None => {}
+        }
+        let handle = match self.incoming_by_id.get(&(from, transfer)) {
+            Some(handle) => *handle,
+            None => match self.begin_incoming(now, from, &envelope) {
+                Ok(handle) => handle,
+                Err(error) => {
+                    self.tell_refusal(now, from, transfer, &error);
+                    self.remember_ended(from, transfer, false);
+                    self.event(Event::ReceiveFailed { id: transfer, from, error });
+                    return;
+                }
+            },
+        };
+        let Some(incoming) = self.incoming.get_mut(&handle) else { return };
+        for (carrier, octets) in expected.origins.values() {
+            incoming.carried(*carrier, *octets);
+        }
+        match incoming.segment(now, message, envelope, payload) {
+            Ok(Taken::Kept) => self.drain_incoming(now, handle),
+            Ok(Taken::Again) => self.acknowledge(now, from, message),
+            Err(error) => self.fail_incoming(now, handle, error),
+        }
+    }
+
+    fn begin_incoming(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        envelope: &Envelope,
+    ) -> Result<u64, TransferError> {
+        let limit = self.config.max_incoming;
+        if self.incoming.len() >= limit {
+            return Err(TransferError::TooMany { limit });
+        }
+        let (what, limit) = match envelope.kind {
+            Kind::File => ("a file", self.config.max_file),
+            Kind::Octets => ("a message", self.config.max_message as u64),
+        };
+        if envelope.total.is_some_and(|t| t > limit) {
+            return Err(TransferError::TooLarge { what, limit });
+        }
+        let handle = self.next_handle;
+        self.next_handle += 1;
+        let incoming = Incoming::new(now, from, handle, envelope);
+        self.incoming.insert(handle, incoming);
+        self.incoming_by_id.insert((from, envelope.transfer), handle);
+        if envelope.kind == Kind::File {
+            let op = SinkOp::Open { name: envelope.name.clone(), size: envelope.total };
+            self.outputs.push_back(Output::Sink { handle, op });
+            self.event(Event::FileStarted {
+                id: envelope.transfer,
+                from,
+                name: envelope.name.clone(),
+                size: envelope.total,
+            });
+        }
+        Ok(handle)
+    }
+
+    /// Hands on what is in order.
+    fn drain_incoming(&mut self, now: Instant, handle: u64) {
+        loop {
+            let Some(incoming) = self.incoming.get_mut(&handle) else { return };
+            let piece = match incoming.next_piece() {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return,
+                Err(error) => return self.fail_incoming(now, handle, error),
+            };
+            match incoming.kind {
+                Kind::File => {
+                    if !piece.payload.is_empty() {
+                        let op = SinkOp::Write(piece.payload);
+                        self.outputs.push_back(Output::Sink { handle, op });
+                    } else if !piece.last {
+                        self.written(now, handle);
+                    }
+                    if piece.last {
+                        self.outputs.push_back(Output::Sink { handle, op: SinkOp::Finish });
+                    }
+                }
+                Kind::Octets => {
+                    incoming.content.extend_from_slice(&piece.payload);
+                    let (len, last) = (incoming.content.len(), piece.last);
+                    let limit = self.config.max_message;
+                    if len > limit || self.held_content() > 4 * limit {
+                        let limit = limit as u64;
+                        let error = TransferError::TooLarge { what: "a message", limit };
+                        return self.fail_incoming(now, handle, error);
+                    }
+                    if last {
+                        self.deliver(handle);
+                    } else {
+                        self.written(now, handle);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Octets of messages that are not whole yet.
+    fn held_content(&self) -> usize {
+        self.incoming.values().map(|i| i.content.len()).sum()
+    }
+
+    fn deliver(&mut self, handle: u64) {
+        let Some(incoming) = self.incoming.get_mut(&handle) else { return };
+        let event = Event::Message {
+            id: incoming.id,
+            from: incoming.from,
+            data: Bytes::from(std::mem::take(&mut incoming.content)),
+            paths: incoming.paths.clone(),
+            open: false,
+        };
+        self.outputs.push_back(Output::Deliver { handle, event });
+    }
+
+    /// The first of the unacknowledged pieces was taken.
+    fn written(&mut self, now: Instant, handle: u64) {
+        let Some(incoming) = self.incoming.get_mut(&handle) else { return };
+        if incoming.finishing && incoming.unacknowledged.len() <= 1 {
+            // the last piece is confirmed when all is done with it
+            return;
+        }
+        let Some((message, octets)) = incoming.unacknowledged.pop_front() else { return };
+        incoming.taken += octets as u64;
+        incoming.moved = now;
+        let from = incoming.from;
+        self.acknowledge(now, from, message);
+    }
+
+    /// The octets of one [`SinkOp::Write`] are in the file.
+    pub fn sink_written(&mut self, now: Instant, handle: u64) {
+        self.written(now, handle);
+        if let Some(i) = self.incoming.get(&handle) {
+            let event = Event::FileProgress { id: i.id, received: i.taken, size: i.total };
+            self.event(event);
+        }
+        self.settle(now);
+    }
+
+    /// The file can't be written. Its sender is told why.
+    pub fn sink_failed(&mut self, now: Instant, handle: u64, why: &str) {
+        self.fail_incoming(now, handle, TransferError::Local(why.to_owned()));
+        self.settle(now);
+    }
+
+    /// The application has a message that [`Output::Deliver`] gave out.
+    pub fn taken(&mut self, now: Instant, handle: u64) {
+        if !self.open_taken(now, handle)
+            && let Some(incoming) = self.end_incoming(handle, true)
+        {
+            self.confirm_all(now, incoming);
+        }
+        self.settle(now);
+    }
+
+    pub(super) fn finish_incoming(&mut self, now: Instant, handle: u64, path: PathBuf) {
+        let Some(incoming) = self.end_incoming(handle, true) else { return };
+        self.event(Event::FileReceived {
+            id: incoming.id,
+            from: incoming.from,
+            path,
+            size: incoming.size(),
+            digest: incoming.digest(),
+            paths: incoming.paths.clone(),
+        });
+        self.confirm_all(now, incoming);
+    }
+
+    fn confirm_all(&mut self, now: Instant, incoming: Incoming) {
+        for (message, _) in incoming.unacknowledged {
+            self.acknowledge(now, incoming.from, message);
+        }
+    }
+
+    fn end_incoming(&mut self, handle: u64, whole: bool) -> Option<Incoming> {
+        let incoming = self.incoming.remove(&handle)?;
+        self.incoming_by_id.remove(&(incoming.from, incoming.id));
+        self.remember_ended(incoming.from, incoming.id, whole);
+        Some(incoming)
+    }
+
+    fn tell_refusal(&mut self, now: Instant, to: NodeId, transfer: MessageId, error: &TransferError) {
+        let code = match error {
+            TransferError::TooLarge { .. } | TransferError::TooMany { .. } => ErrorCode::QuotaExceeded,
+            TransferError::Local(_) => ErrorCode::Refused,
+            _ => ErrorCode::Aborted,
+        };
+        let line = Message::Error {
+            code,
+            text: error.to_string(),
+            about: Some(MessageName::from(transfer)),
+        };
+        self.send_line(now, to, line);
+    }
+
+    pub(super) fn fail_incoming(&mut self, now: Instant, handle: u64, error: TransferError) {
+        let Some(incoming) = self.end_incoming(handle, false) else { return };
+        if incoming.kind == Kind::File {
+            self.outputs.push_back(Output::Sink { handle, op: SinkOp::Abort });
+        }
+        if !matches!(error, TransferError::Cancelled { .. } | TransferError::Remote { .. }) {
+            self.tell_refusal(now, incoming.from, incoming.id, &error);
+        }
+        self.event(Event::ReceiveFailed { id: incoming.id, from: incoming.from, error });
+    }
+
+    pub(super) fn tick_incoming(&mut self, now: Instant) {
+        self.early.expire(now);
+        // the sender knows better what is wrong: it is given the time to say so
+        let timeout = self.config.stall_timeout * 3 / 2;
+        let late: Vec<(u64, NodeId, Duration)> = self
+            .incoming
+            .values()
+            .map(|i| (i.handle, i.from, now.saturating_duration_since(i.moved), i.finishing))
+            .filter(|(_, _, still, finishing)| *still >= timeout && !finishing)
+            .map(|(handle, from, still, _)| (handle, from, Duration::from_secs(still.as_secs())))
+            .collect();
+        for (handle, peer, after) in late {
+            self.fail_incoming(now, handle, TransferError::SenderSilent { peer, after });
+        }
+    }
+}

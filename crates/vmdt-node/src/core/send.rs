@@ -1,0 +1,557 @@
+//! Sending: asking the source for content, spreading its segments, moving shares when a carrier
+//! is lost, and hearing that they arrived.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU8;
+use std::time::Instant;
+
+use bytes::Bytes;
+use vmdt_ssms::Threshold;
+use vmdt_wire::{Caps, ErrorCode, Message, MessageId, MessageName, NodeId};
+
+use super::envelope::Kind;
+use super::event::{Paths, TransferError};
+use super::outgoing::{Outgoing, Source, Unplaced};
+use super::placement::{Carrier, Carriers};
+use super::{Core, Event, Output};
+
+/// Segments that may be under way before the first is confirmed; one more for each confirmation,
+/// up to the configured window.
+pub(crate) const FIRST_WINDOW: usize = 4;
+
+impl Core {
+    /// Begins a transfer of octets or a file to a member. What it holds is asked for by
+    /// [`Output::NeedData`].
+    ///
+    /// # Errors
+    /// [`TransferError`] when it can't begin: nobody by that name in a common cluster, a cluster
+    /// that is not ready, too many transfers at once, a placement that would break the privacy
+    /// rule.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        kind: Kind,
+        name: &str,
+        total: Option<u64>,
+    ) -> Result<MessageId, TransferError> {
+        if to == self.config.id {
+            return Err(TransferError::ToSelf);
+        }
+        if self.outgoing.len() >= self.config.max_transfers {
+            return Err(TransferError::TooMany { limit: self.config.max_transfers });
+        }
+        if kind == Kind::Octets && total.is_some_and(|t| t > self.config.max_message as u64) {
+            let limit = self.config.max_message as u64;
+            return Err(TransferError::TooLarge { what: "a message", limit });
+        }
+        let Some(cluster) = self.clusters_with(to).into_iter().next() else {
+            return Err(TransferError::UnknownPeer { peer: to });
+        };
+        let Some((view, info)) = self.member.cluster(cluster).and_then(|c| Some((c, c.info()?)))
+        else {
+            return Err(TransferError::UnknownPeer { peer: to });
+        };
+        if !view.state().is_active() {
+            return Err(TransferError::ClusterNotReady {
+                present: view.present(),
+                needed: usize::from(info.n),
+                cluster,
+            });
+        }
+        let threshold = u8::try_from(info.k)
+            .ok()
+            .zip(u8::try_from(info.n).ok())
+            .and_then(|(k, n)| Threshold::new(k, n).ok())
+            .ok_or(TransferError::UnknownPeer { peer: to })?;
+        let open = !self.speaks_rdt(to);
+        if open {
+            self.check_open(to, cluster)?;
+        }
+        let id = self.new_message_id();
+        let outgoing = Outgoing {
+            id,
+            cluster,
+            to,
+            kind,
+            name: name.to_owned(),
+            total,
+            threshold,
+            open,
+            source: Source::Waiting,
+            unplaced: None,
+            next: 0,
+            offset: 0,
+            delivered: 0,
+            window: FIRST_WINDOW.min(self.config.window),
+            in_flight: BTreeSet::new(),
+            hasher: blake3::Hasher::new(),
+            digest: None,
+            started: now,
+            moved: now,
+            paths: Paths::new(),
+            last_problem: None,
+        };
+        if !open {
+            // fail at once, not after the first octets were read
+            let carriers = self.carriers_for(&outgoing);
+            super::Placement::new(threshold.n(), threshold.k(), &carriers)?;
+        }
+        self.outgoing.insert(id, outgoing);
+        self.pump_source(now, id);
+        self.settle(now);
+        Ok(id)
+    }
+
+    /// Octets of a transfer's content, in order; `last` says that there are no more. An empty
+    /// content is one empty supply with `last` set.
+    pub fn supply(&mut self, now: Instant, transfer: MessageId, data: Bytes, last: bool) {
+        let Some(out) = self.outgoing.get_mut(&transfer) else { return };
+        if out.source != Source::Asked {
+            return;
+        }
+        out.moved = now;
+        out.source = if last { Source::Ended } else { Source::Waiting };
+        out.unplaced = Some(Unplaced { data, last });
+        if out.open {
+            self.send_open(now, transfer);
+        } else {
+            self.place(now, transfer);
+            self.pump_source(now, transfer);
+        }
+        self.settle(now);
+    }
+
+    /// The content of a transfer can't be read any further.
+    pub fn source_failed(&mut self, now: Instant, transfer: MessageId, why: &str) {
+        self.fail_outgoing(now, transfer, TransferError::Local(why.to_owned()), true);
+        self.settle(now);
+    }
+
+    /// Takes a transfer back.
+    pub fn cancel(&mut self, now: Instant, transfer: MessageId) {
+        let peer = self.config.id;
+        self.fail_outgoing(now, transfer, TransferError::Cancelled { peer }, true);
+        self.settle(now);
+    }
+
+    /// Who could carry shares of a transfer now.
+    fn carriers_for(&self, out: &Outgoing) -> Carriers {
+        let mut members: Vec<NodeId> = self
+            .member
+            .cluster(out.cluster)
+            .into_iter()
+            .flat_map(|c| c.members())
+            .filter(|(id, m)| {
+                *id != self.config.id
+                    && *id != out.to
+                    && m.present
+                    && m.caps.is_some_and(|c| c.contains(Caps::RDT))
+                    && !self.path_is_down(*id)
+            })
+            .map(|(id, _)| id)
+            .collect();
+        // every member is first for some of the segments
+        if !members.is_empty() {
+            let turn = out.next as usize % members.len();
+            members.rotate_left(turn);
+        }
+        Carriers {
+            direct: !self.path_is_down(out.to),
+            members,
+            server: self.config.allow_relay && self.member.is_registered(),
+        }
+    }
+
+    pub(super) fn pump_sources(&mut self, now: Instant) {
+        let ids: Vec<MessageId> = self.outgoing.keys().copied().collect();
+        for id in ids {
+            self.place(now, id);
+            self.pump_source(now, id);
+        }
+    }
+
+    /// Asks for more content where the window has room.
+    fn pump_source(&mut self, _now: Instant, id: MessageId) {
+        let max = self.config.segment;
+        let Some(out) = self.outgoing.get_mut(&id) else { return };
+        if out.source == Source::Waiting
+            && out.unplaced.is_none()
+            && out.in_flight.len() < out.window
+        {
+            out.source = Source::Asked;
+            self.outputs.push_back(Output::NeedData { transfer: id, max });
+        }
+    }
+
+    /// Spreads what was read, if the rule allows it now; otherwise it is tried again.
+    fn place(&mut self, now: Instant, id: MessageId) {
+        let Some(out) = self.outgoing.get(&id) else { return };
+        if out.unplaced.is_none() || out.open {
+            return;
+        }
+        let carriers = self.carriers_for(out);
+        let retry_after = self.config.retry_after;
+        let Some(out) = self.outgoing.get_mut(&id) else { return };
+        match out.spread(now, retry_after, &carriers, &mut self.rng) {
+            Ok(Some(spread)) => {
+                out.last_problem = None;
+                for (index, carrier) in spread.placement.iter() {
+                    if let Some(own) = spread.shares.get(&index)
+                        && (spread.active.contains(&index) || carrier != Carrier::Direct)
+                    {
+                        out.carried(carrier, own.share.len());
+                    }
+                }
+                let message = spread.id;
+                self.spreads.insert(message, spread);
+                self.announce(now, message);
+                self.hand_out(now, message);
+            }
+            Ok(None) => {}
+            Err(TransferError::Placement(problem)) => out.last_problem = Some(problem),
+            Err(error) => self.fail_outgoing(now, id, error, true),
+        }
+    }
+
+    /// Tells the receiver about a message.
+    fn announce(&mut self, now: Instant, message: MessageId) {
+        let Some(spread) = self.spreads.get(&message) else { return };
+        let to = spread.to;
+        let add = super::receive::add_line(&spread.announcement(self.config.id));
+        self.send_line(now, to, add);
+    }
+
+    /// Hands the shares that are due to their carriers.
+    pub(super) fn hand_out(&mut self, now: Instant, message: MessageId) {
+        let Some(spread) = self.spreads.get(&message) else { return };
+        let (to, k) = (spread.to, spread.k);
+        let due: Vec<(NonZeroU8, Carrier, Vec<Bytes>)> = spread
+            .placement
+            .iter()
+            .filter_map(|(index, carrier)| {
+                let own = spread.shares.get(&index)?;
+                let due = match carrier {
+                    Carrier::Member(_) => true,
+                    Carrier::Direct | Carrier::Server => spread.active.contains(&index),
+                };
+                let parts = || vec![Bytes::copy_from_slice(own.share.head()), own.share.body().clone()];
+                (due && !own.sent).then(|| (index, carrier, parts()))
+            })
+            .collect();
+        let mut told = BTreeSet::new();
+        for (index, carrier, parts) in due {
+            let sent = match carrier {
+                Carrier::Direct => self.send_share(now, to, to, message, index, k, parts, false),
+                Carrier::Server => self.relay_share(now, to, to, message, index, &parts),
+                Carrier::Member(holder) => {
+                    if !self.is_present(holder) {
+                        continue;
+                    }
+                    if told.insert(holder)
+                        && let Some(spread) = self.spreads.get(&message)
+                    {
+                        let add = super::receive::add_line(&spread.announcement(self.config.id));
+                        self.send_line(now, holder, add);
+                    }
+                    self.send_share(now, holder, to, message, index, k, parts, false)
+                }
+            };
+            if let Some(own) = self.spreads.get_mut(&message).and_then(|s| s.shares.get_mut(&index))
+            {
+                own.sent = sent;
+            }
+        }
+    }
+
+    /// Moves the shares of a carrier that was lost.
+    pub(super) fn replace_carrier(&mut self, now: Instant, lost: NodeId) {
+        let affected: Vec<MessageId> = self
+            .spreads
+            .values()
+            .filter(|s| {
+                s.to == lost || s.placement.iter().any(|(_, c)| c == Carrier::Member(lost))
+            })
+            .map(|s| s.id)
+            .collect();
+        for message in affected {
+            self.move_shares(now, message);
+        }
+    }
+
+    /// Moves the shares of a message whose carriers are gone, as far as the rule allows.
+    fn move_shares(&mut self, now: Instant, message: MessageId) {
+        let Some(spread) = self.spreads.get(&message) else { return };
+        let Some(out) = self.outgoing.get(&spread.transfer) else { return };
+        let carriers = self.carriers_for(out);
+        let gone: Vec<NonZeroU8> = spread
+            .placement
+            .iter()
+            .filter(|(_, carrier)| match carrier {
+                Carrier::Direct => !carriers.direct,
+                Carrier::Member(id) => !carriers.members.contains(id),
+                Carrier::Server => !carriers.server,
+            })
+            .map(|(index, _)| index)
+            .collect();
+        let mut moved = Vec::new();
+        if let Some(spread) = self.spreads.get_mut(&message) {
+            // shares that had no place at first may have one now
+            let homeless =
+                spread.shares.keys().copied().filter(|i| spread.placement.carrier(*i).is_none());
+            let candidates: Vec<NonZeroU8> = gone.into_iter().chain(homeless).collect();
+            for index in candidates {
+                if let Some(carrier) = spread.placement.relocate(index, &carriers) {
+                    spread.active.insert(index);
+                    if let Some(own) = spread.shares.get_mut(&index) {
+                        own.sent = false;
+                        moved.push((carrier, own.share.len()));
+                    }
+                }
+            }
+        }
+        if moved.is_empty() {
+            return;
+        }
+        if let Some(out) =
+            self.spreads.get(&message).and_then(|s| self.outgoing.get_mut(&s.transfer))
+        {
+            for (carrier, octets) in moved {
+                out.carried(carrier, octets);
+            }
+        }
+        self.announce(now, message);
+        self.hand_out(now, message);
+    }
+
+    /// A holder would not take a share.
+    pub(super) fn share_refused(&mut self, now: Instant, message: MessageId, index: NonZeroU8) {
+        let Some(spread) = self.spreads.get(&message) else { return };
+        let Some(out) = self.outgoing.get(&spread.transfer) else { return };
+        let mut carriers = self.carriers_for(out);
+        if let Some(Carrier::Member(holder)) = spread.placement.carrier(index) {
+            carriers.members.retain(|m| *m != holder);
+        }
+        let Some(spread) = self.spreads.get_mut(&message) else { return };
+        if spread.placement.relocate(index, &carriers).is_some() {
+            if let Some(own) = spread.shares.get_mut(&index) {
+                own.sent = false;
+            }
+            self.announce(now, message);
+            self.hand_out(now, message);
+        }
+    }
+
+    /// The receiver asks for a share that its sender still has, or for one to be sent again.
+    pub(super) fn own_share_wanted(&mut self, now: Instant, message: MessageId, index: NonZeroU8) {
+        let Some(spread) = self.spreads.get_mut(&message) else { return };
+        let wanted_here = matches!(
+            spread.placement.carrier(index),
+            Some(Carrier::Direct | Carrier::Server)
+        );
+        if !wanted_here {
+            return;
+        }
+        let first = spread.active.insert(index);
+        let to = spread.to;
+        let under_way = self.peers.get(&to).is_some_and(|p| p.under_way(message, index).is_some());
+        let (transfer, octets) = {
+            let Some(spread) = self.spreads.get_mut(&message) else { return };
+            let Some(own) = spread.shares.get_mut(&index) else { return };
+            if !under_way {
+                own.sent = false;
+            }
+            (spread.transfer, own.share.len())
+        };
+        if first && let Some(out) = self.outgoing.get_mut(&transfer) {
+            out.carried(Carrier::Direct, octets);
+        }
+        self.hand_out(now, message);
+    }
+
+    /// The receiver has a message.
+    pub(super) fn acknowledged(&mut self, now: Instant, from: NodeId, message: MessageId) {
+        if self.spreads.get(&message).is_none_or(|s| s.to != from) {
+            return;
+        }
+        let Some(spread) = self.drop_spread(now, message) else { return };
+        let limit = self.config.window;
+        let Some(out) = self.outgoing.get_mut(&spread.transfer) else { return };
+        out.in_flight.remove(&message);
+        out.delivered += spread.octets;
+        out.window = (out.window + 1).min(limit);
+        out.moved = now;
+        let progress = out.progress();
+        self.outputs.push_back(Output::Progress { transfer: spread.transfer, progress });
+        self.pump_source(now, spread.transfer);
+        self.finish_outgoing(now, spread.transfer);
+    }
+
+    pub(super) fn finish_outgoing(&mut self, now: Instant, id: MessageId) {
+        if self.outgoing.get(&id).is_some_and(Outgoing::is_done)
+            && let Some(out) = self.outgoing.remove(&id)
+        {
+            let result = Ok(out.receipt(now));
+            self.outputs.push_back(Output::Done { transfer: id, result });
+        }
+    }
+
+    /// Forgets a message: nothing more of it is sent, its holders drop it.
+    fn drop_spread(&mut self, now: Instant, message: MessageId) -> Option<super::Spread> {
+        let spread = self.spreads.remove(&message)?;
+        for (index, carrier) in spread.placement.iter() {
+            match carrier {
+                Carrier::Member(holder) => self.cancel_share(now, holder, message, index),
+                Carrier::Direct => self.cancel_share(now, spread.to, message, index),
+                Carrier::Server => {}
+            }
+        }
+        for peer in spread.holders().into_iter().chain([spread.to]) {
+            if let Some(peer) = self.peers.get_mut(&peer) {
+                peer.forget(message);
+            }
+        }
+        for holder in spread.holders() {
+            if self.is_present(holder) {
+                let line = Message::SharePoolRemove { message: MessageName::from(message) };
+                self.send_line(now, holder, line);
+            }
+        }
+        Some(spread)
+    }
+
+    /// Ends a transfer that failed; `tell` the receiver where it does not know.
+    pub(super) fn fail_outgoing(
+        &mut self,
+        now: Instant,
+        id: MessageId,
+        error: TransferError,
+        tell: bool,
+    ) {
+        let Some(out) = self.outgoing.remove(&id) else { return };
+        for message in &out.in_flight {
+            let _ = self.drop_spread(now, *message);
+        }
+        self.forget_open(id);
+        if tell && !out.open && out.next > 0 {
+            let about = MessageName::from(id);
+            let line = match &error {
+                TransferError::Cancelled { .. } => Message::SharePoolRemove { message: about },
+                // the receiver's user is to learn why
+                error => Message::Error {
+                    code: ErrorCode::Aborted,
+                    text: error.to_string(),
+                    about: Some(about),
+                },
+            };
+            self.send_line(now, out.to, line);
+        }
+        self.outputs.push_back(Output::Done { transfer: id, result: Err(error) });
+    }
+
+    /// The receiver says that it can't take a transfer.
+    pub(super) fn refused_by_receiver(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        transfer: MessageId,
+        code: ErrorCode,
+        text: String,
+    ) {
+        if self.outgoing.get(&transfer).is_some_and(|o| o.to == from) {
+            let error = TransferError::Remote { peer: from, code, text };
+            self.fail_outgoing(now, transfer, error, false);
+        }
+    }
+
+    pub(super) fn tick_outgoing(&mut self, now: Instant) {
+        let ids: Vec<MessageId> = self.outgoing.keys().copied().collect();
+        for id in ids {
+            self.place(now, id);
+            self.pump_source(now, id);
+            let Some(out) = self.outgoing.get_mut(&id) else { continue };
+            if out.source == Source::Asked && out.in_flight.is_empty() {
+                // waiting for our own source is no stall
+                out.moved = now;
+            }
+            let still = now.saturating_duration_since(out.moved);
+            if still >= self.config.stall_timeout {
+                let error = match out.last_problem {
+                    Some(problem) => TransferError::Placement(problem),
+                    None => self.stalled(id, std::time::Duration::from_secs(still.as_secs())),
+                };
+                self.fail_outgoing(now, id, error, true);
+                continue;
+            }
+            if still >= self.config.retry_after {
+                let late: Vec<MessageId> = out
+                    .in_flight
+                    .iter()
+                    .copied()
+                    .filter(|m| self.spreads.get(m).is_some_and(|s| s.retry_at <= now))
+                    .collect();
+                for message in late {
+                    self.retry(now, message);
+                }
+            }
+            self.resend_unsent(now, id);
+        }
+    }
+
+    /// Shares whose carrier had no room, or was away, are tried again.
+    fn resend_unsent(&mut self, now: Instant, id: MessageId) {
+        let Some(out) = self.outgoing.get(&id) else { return };
+        let messages: Vec<MessageId> = out.in_flight.iter().copied().collect();
+        for message in messages {
+            self.hand_out(now, message);
+        }
+    }
+
+    /// Nothing was confirmed for a while: everything that could help is set free.
+    fn retry(&mut self, now: Instant, message: MessageId) {
+        let Some(spread) = self.spreads.get_mut(&message) else { return };
+        spread.attempts += 1;
+        let wait = self.config.retry_after * 2u32.saturating_pow(spread.attempts.min(2));
+        spread.retry_at = now + wait;
+        let mut frozen = Vec::new();
+        for (index, carrier) in spread.placement.iter() {
+            if spread.active.insert(index)
+                && let Carrier::Member(holder) = carrier
+            {
+                frozen.push((holder, index));
+            }
+        }
+        self.announce(now, message);
+        for (holder, index) in frozen {
+            let line = Message::SharePoolUnfreeze {
+                message: MessageName::from(message),
+                index: index.get().into(),
+            };
+            self.send_line(now, holder, line);
+        }
+        self.move_shares(now, message);
+        self.hand_out(now, message);
+    }
+
+    fn stalled(&self, id: MessageId, after: std::time::Duration) -> TransferError {
+        let Some(out) = self.outgoing.get(&id) else { return TransferError::Closed };
+        let carriers = self.carriers_for(out);
+        let present = if self.is_present(out.to) { "is present" } else { "is away" };
+        let direct = if carriers.direct { "works or was not tried" } else { "does not work" };
+        let server = if self.member.is_registered() { "" } else { "; the server can't be reached" };
+        TransferError::Stalled {
+            peer: out.to,
+            after,
+            detail: format!(
+                "it {present} for the server, the direct path to it {direct}, {} other member(s) \
+                 can be reached{server}",
+                carriers.members.len()
+            ),
+        }
+    }
+
+    /// Warns that a peer of profile 1.0 takes part.
+    pub(super) fn note_open_peer(&mut self, peer: NodeId) {
+        self.event(Event::OpenPeer { peer });
+    }
+}

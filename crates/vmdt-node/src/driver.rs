@@ -1,0 +1,749 @@
+//! The driver: sockets, timers and channels around the [`Core`]. It decides nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use vmdt_control::{MemberOutput, Reply, Request, RequestError, RequestId};
+use vmdt_wire::{MessageId, NodeId};
+
+use crate::core::{Core, Event, Kind, Output, PeerConn, Progress, Receipt, SinkOp, TransferError};
+use crate::files::{PartFile, SourceFile};
+use crate::handle::{ClusterStatus, MemberStatus, PathReport};
+
+/// Datagrams taken from the socket before anything else is looked at.
+const RECEIVE_BATCH: usize = 64;
+/// Datagrams written before anything else is looked at.
+const SEND_BATCH: usize = 256;
+/// Pieces of TCP input that wait for the core.
+const INBOUND: usize = 64;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a line to a 1.0 peer may take.
+const LINE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long closing may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a connection to the TCP port may stay open.
+const PEER_CONN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The clock of everything above the machines.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// What a handle asks of the driver.
+pub(crate) enum Command {
+    Request {
+        request: Request,
+        reply: oneshot::Sender<Result<Reply, RequestError>>,
+    },
+    Send {
+        to: NodeId,
+        content: Content,
+        reply: oneshot::Sender<Result<Started, TransferError>>,
+    },
+    Cancel(MessageId),
+    Status(oneshot::Sender<Vec<ClusterStatus>>),
+    Paths(oneshot::Sender<Vec<PathReport>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// What is to be sent.
+pub(crate) enum Content {
+    Octets(Bytes),
+    File(SourceFile),
+}
+
+/// A transfer that was begun.
+pub(crate) struct Started {
+    pub(crate) id: MessageId,
+    pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) done: oneshot::Receiver<Result<Receipt, TransferError>>,
+}
+
+/// What the driver's own tasks report.
+enum Internal {
+    Connected { attempt: u64, writer: mpsc::UnboundedSender<Bytes>, stop: oneshot::Sender<()> },
+    ConnectFailed { attempt: u64, error: io::Error },
+    ControlBytes { attempt: u64, bytes: Bytes },
+    ControlSent { attempt: u64, octets: usize },
+    ControlClosed { attempt: u64 },
+    Data { transfer: MessageId, result: Result<(Bytes, bool), String> },
+    SinkWritten { handle: u64 },
+    SinkFailed { handle: u64, why: String },
+    SinkFinished { handle: u64, path: PathBuf },
+    LineSent { op: u64, result: Result<(), String> },
+    PeerOpened { conn: PeerConn, stop: oneshot::Sender<()> },
+    PeerBytes { conn: PeerConn, bytes: Bytes },
+    PeerClosed { conn: PeerConn },
+}
+
+struct OutgoingTransfer {
+    /// Asks the reading task for the next octets.
+    need: Option<mpsc::UnboundedSender<usize>>,
+    octets: Option<Bytes>,
+    progress: watch::Sender<Progress>,
+    done: Option<oneshot::Sender<Result<Receipt, TransferError>>>,
+}
+
+struct Control {
+    attempt: u64,
+    writer: mpsc::UnboundedSender<Bytes>,
+    /// Dropped to end the connection's tasks.
+    _stop: oneshot::Sender<()>,
+}
+
+/// Drops datagrams on purpose, for demonstrations and tests.
+pub(crate) struct Loss {
+    threshold: u64,
+    state: u64,
+    pub(crate) dropped: Arc<std::sync::atomic::AtomicU64>,
+    pub(crate) sent: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Loss {
+    pub(crate) fn new(fraction: f64, seed: u64) -> Loss {
+        let threshold = (fraction.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
+        Loss { threshold, state: seed | 1, dropped: Arc::default(), sent: Arc::default() }
+    }
+
+    /// Whether the next datagram is lost. The generator is splitmix64.
+    fn drops(&mut self) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.sent.fetch_add(1, Relaxed);
+        if self.threshold == 0 {
+            return false;
+        }
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let lost = (z ^ (z >> 31)) < self.threshold;
+        if lost {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+        lost
+    }
+}
+
+pub(crate) struct Driver {
+    pub(crate) core: Core,
+    pub(crate) socket: Arc<UdpSocket>,
+    pub(crate) listener: Option<TcpListener>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) downloads: Option<PathBuf>,
+    pub(crate) loss: Loss,
+}
+
+struct State {
+    core: Core,
+    socket: Arc<UdpSocket>,
+    events: mpsc::Sender<Event>,
+    changed: watch::Sender<u64>,
+    downloads: Option<PathBuf>,
+    loss: Loss,
+    /// Reports whose number the core's own bounds limit.
+    internal: mpsc::UnboundedSender<Internal>,
+    /// Octets from outside: whoever sends them waits when the core is behind.
+    inbound: mpsc::Sender<Internal>,
+    tasks: JoinSet<()>,
+    control: Option<Control>,
+    requests: BTreeMap<RequestId, oneshot::Sender<Result<Reply, RequestError>>>,
+    outgoing: BTreeMap<MessageId, OutgoingTransfer>,
+    sinks: BTreeMap<u64, std::sync::mpsc::Sender<SinkOp>>,
+    peer_conns: BTreeMap<PeerConn, oneshot::Sender<()>>,
+    /// Messages the application has had no room for; unconfirmed, so their number is bounded by
+    /// the incoming transfers.
+    undelivered: VecDeque<(u64, Event)>,
+    /// A datagram the socket had no room for.
+    unsent: Option<SocketAddr>,
+    buffer: Vec<u8>,
+}
+
+impl Driver {
+    /// Runs until closed, or until every handle is gone.
+    pub(crate) async fn run(self) {
+        let (internal, mut reports) = mpsc::unbounded_channel();
+        let (inbound, mut arrivals) = mpsc::channel(INBOUND);
+        let mut commands = self.commands;
+        let listener = self.listener;
+        let mut state = State {
+            core: self.core,
+            socket: self.socket,
+            events: self.events,
+            changed: self.changed,
+            downloads: self.downloads,
+            loss: self.loss,
+            internal,
+            inbound,
+            tasks: JoinSet::new(),
+            control: None,
+            requests: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            peer_conns: BTreeMap::new(),
+            undelivered: VecDeque::new(),
+            unsent: None,
+            buffer: Vec::with_capacity(2048),
+        };
+        let mut conns = 0u64;
+        let mut received: Vec<(SocketAddr, Bytes)> = Vec::with_capacity(RECEIVE_BATCH);
+        // the first look lets the control connection begin
+        state.core.handle_timeout(now());
+        loop {
+            let more = state.flush();
+            let deadline = state.core.poll_timeout();
+            let sleep = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let socket = Arc::clone(&state.socket);
+            let blocked = state.unsent.is_some();
+            let waiting = !state.undelivered.is_empty();
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(Command::Close(reply)) => {
+                        state.close().await;
+                        let _ = reply.send(());
+                        return;
+                    }
+                    Some(command) => state.on_command(command),
+                    None => {
+                        state.close().await;
+                        return;
+                    }
+                },
+                Some(report) = reports.recv() => {
+                    state.on_internal(report);
+                    // several at once: the machine settles for each, the sockets are looked at once
+                    for _ in 0..RECEIVE_BATCH {
+                        match reports.try_recv() {
+                            Ok(report) => state.on_internal(report),
+                            Err(_) => break,
+                        }
+                    }
+                }
+                Some(arrival) = arrivals.recv() => state.on_internal(arrival),
+                ready = socket.readable() => {
+                    if ready.is_ok() {
+                        receive(&socket, &mut received);
+                        state.core.handle_datagrams(now(), received.drain(..));
+                    }
+                }
+                _ = socket.writable(), if blocked => {}
+                permit = state.events.clone().reserve_owned(), if waiting => {
+                    if let (Ok(permit), Some((handle, event))) = (permit, state.undelivered.pop_front()) {
+                        permit.send(event);
+                        state.core.taken(now(), handle);
+                    }
+                }
+                accepted = accept(listener.as_ref()) => {
+                    conns += 1;
+                    state.accepted(PeerConn(conns), accepted);
+                }
+                _ = state.tasks.join_next(), if !state.tasks.is_empty() => {}
+                () = sleep => state.core.handle_timeout(now()),
+                () = std::future::ready(()), if more => tokio::task::yield_now().await,
+            }
+        }
+    }
+}
+
+async fn accept(listener: Option<&TcpListener>) -> TcpStream {
+    loop {
+        match listener {
+            Some(listener) => match listener.accept().await {
+                Ok((stream, _)) => return stream,
+                // out of descriptors, or the peer is gone already: look again a little later
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Takes what the socket has, up to a batch.
+fn receive(socket: &UdpSocket, into: &mut Vec<(SocketAddr, Bytes)>) {
+    let mut space = BytesMut::new();
+    while into.len() < RECEIVE_BATCH {
+        if space.capacity() - space.len() < 2048 {
+            space = BytesMut::with_capacity(RECEIVE_BATCH * 1536);
+        }
+        match socket.try_recv_buf_from(&mut space) {
+            Ok((_, from)) => into.push((from, space.split().freeze())),
+            Err(_) => break,
+        }
+    }
+}
+
+impl State {
+    /// Does what the core wants done; true when there is more than fits in one go.
+    fn flush(&mut self) -> bool {
+        while let Some(output) = self.core.poll_output() {
+            self.on_output(output);
+        }
+        if let Some(to) = self.unsent {
+            match self.socket.try_send_to(&self.buffer, to) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+                _ => self.unsent = None,
+            }
+        }
+        for _ in 0..SEND_BATCH {
+            let Some(transmit) = self.core.poll_transmit(now(), &mut self.buffer) else {
+                return false;
+            };
+            if self.loss.drops() {
+                continue;
+            }
+            match self.socket.try_send_to(&self.buffer, transmit.to) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.unsent = Some(transmit.to);
+                    return false;
+                }
+                // a datagram may be lost; an address that can't be reached shows as silence
+                _ => {}
+            }
+        }
+        true
+    }
+
+    fn on_output(&mut self, output: Output) {
+        match output {
+            Output::Control(control) => self.on_control(control),
+            Output::Reply { request, result } => {
+                if let Some(reply) = self.requests.remove(&request) {
+                    let _ = reply.send(result);
+                }
+                self.touch();
+            }
+            Output::Event(event) => {
+                if matches!(
+                    event,
+                    Event::Registered
+                        | Event::ServerLost { .. }
+                        | Event::ClusterReady { .. }
+                        | Event::ClusterLost { .. }
+                        | Event::ClusterState { .. }
+                        | Event::Member { .. }
+                ) {
+                    self.touch();
+                }
+                if self.events.try_send(event).is_err() {
+                    tracing::debug!("an event was dropped: nobody reads them");
+                }
+            }
+            Output::Deliver { handle, event } => {
+                if self.undelivered.is_empty() {
+                    match self.events.try_send(event) {
+                        Ok(()) => self.core.taken(now(), handle),
+                        Err(
+                            mpsc::error::TrySendError::Full(event)
+                            | mpsc::error::TrySendError::Closed(event),
+                        ) => self.undelivered.push_back((handle, event)),
+                    }
+                } else {
+                    self.undelivered.push_back((handle, event));
+                }
+            }
+            Output::NeedData { transfer, max } => self.need_data(transfer, max),
+            Output::Sink { handle, op } => self.on_sink(handle, op),
+            Output::Progress { transfer, progress } => {
+                if let Some(out) = self.outgoing.get(&transfer) {
+                    out.progress.send_replace(progress);
+                }
+            }
+            Output::Done { transfer, result } => {
+                if let Some(mut out) = self.outgoing.remove(&transfer)
+                    && let Some(done) = out.done.take()
+                {
+                    let _ = done.send(result);
+                }
+            }
+            Output::SendLine { op, to, line } => {
+                let internal = self.internal.clone();
+                self.tasks.spawn(async move {
+                    let sent = tokio::time::timeout(LINE_TIMEOUT, async {
+                        let mut stream = TcpStream::connect(to).await?;
+                        stream.write_all(&line).await?;
+                        stream.shutdown().await
+                    });
+                    let result = match sent.await {
+                        Ok(Ok(())) => Ok(()),
+                        Ok(Err(error)) => Err(error.to_string()),
+                        Err(_) => Err("no answer".to_owned()),
+                    };
+                    let _ = internal.send(Internal::LineSent { op, result });
+                });
+            }
+            Output::ClosePeerConn(conn) => {
+                self.peer_conns.remove(&conn);
+            }
+        }
+    }
+
+    fn touch(&self) {
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    fn on_control(&mut self, output: MemberOutput) {
+        match output {
+            MemberOutput::Connect { attempt, to } => {
+                self.control = None;
+                self.tasks.spawn(control_connection(
+                    attempt,
+                    to,
+                    self.internal.clone(),
+                    self.inbound.clone(),
+                ));
+            }
+            MemberOutput::Write { bytes } => {
+                if let Some(control) = &self.control {
+                    let _ = control.writer.send(bytes);
+                }
+            }
+            MemberOutput::Close => self.control = None,
+        }
+    }
+
+    fn need_data(&mut self, transfer: MessageId, max: usize) {
+        let Some(out) = self.outgoing.get_mut(&transfer) else {
+            return;
+        };
+        if let Some(need) = &out.need {
+            let _ = need.send(max);
+        } else if let Some(octets) = &mut out.octets {
+            let piece = octets.split_to(octets.len().min(max));
+            let last = octets.is_empty();
+            // not at once: the core is being drained
+            let _ = self.internal.send(Internal::Data { transfer, result: Ok((piece, last)) });
+        }
+    }
+
+    fn on_sink(&mut self, handle: u64, op: SinkOp) {
+        if let SinkOp::Open { .. } = op {
+            let Some(folder) = self.downloads.clone() else {
+                let why = "this node takes no files: it has no download folder".to_owned();
+                let _ = self.internal.send(Internal::SinkFailed { handle, why });
+                return;
+            };
+            let (sender, ops) = std::sync::mpsc::channel();
+            let internal = self.internal.clone();
+            self.tasks.spawn_blocking(move || write_file(handle, &folder, &ops, &internal));
+            self.sinks.insert(handle, sender);
+        }
+        let ends = matches!(op, SinkOp::Finish | SinkOp::Abort);
+        if let Some(sink) = self.sinks.get(&handle) {
+            let _ = sink.send(op);
+        }
+        if ends {
+            self.sinks.remove(&handle);
+        }
+    }
+
+    fn on_internal(&mut self, report: Internal) {
+        let current = |attempt: u64, control: &Option<Control>| {
+            control.as_ref().is_some_and(|c| c.attempt == attempt)
+        };
+        match report {
+            Internal::Connected { attempt, writer, stop } => {
+                self.control = Some(Control { attempt, writer, _stop: stop });
+                self.core.handle_control_connected(now(), attempt);
+            }
+            Internal::ConnectFailed { attempt, error } => {
+                tracing::debug!(%error, "the server can't be reached");
+                self.core.handle_control_failed(now(), attempt, error.kind());
+            }
+            Internal::ControlBytes { attempt, bytes } if current(attempt, &self.control) => {
+                self.core.handle_control_bytes(now(), &bytes);
+            }
+            Internal::ControlSent { attempt, octets } if current(attempt, &self.control) => {
+                self.core.handle_control_sent(now(), octets);
+            }
+            Internal::ControlClosed { attempt } if current(attempt, &self.control) => {
+                self.control = None;
+                self.core.handle_control_closed(now());
+            }
+            Internal::ControlBytes { .. }
+            | Internal::ControlSent { .. }
+            | Internal::ControlClosed { .. } => {}
+            Internal::Data { transfer, result } => match result {
+                Ok((data, last)) => self.core.supply(now(), transfer, data, last),
+                Err(why) => self.core.source_failed(now(), transfer, &why),
+            },
+            Internal::SinkWritten { handle } => self.core.sink_written(now(), handle),
+            Internal::SinkFailed { handle, why } => {
+                self.sinks.remove(&handle);
+                self.core.sink_failed(now(), handle, &why);
+            }
+            Internal::SinkFinished { handle, path } => {
+                self.core.sink_finished(now(), handle, path);
+            }
+            Internal::LineSent { op, result } => self.core.line_sent(now(), op, result),
+            Internal::PeerOpened { conn, stop } => {
+                self.peer_conns.insert(conn, stop);
+                self.core.handle_peer_opened(now(), conn);
+            }
+            Internal::PeerBytes { conn, bytes } => {
+                self.core.handle_peer_bytes(now(), conn, &bytes);
+            }
+            Internal::PeerClosed { conn } => {
+                self.peer_conns.remove(&conn);
+                self.core.handle_peer_closed(now(), conn);
+            }
+        }
+        while let Some(output) = self.core.poll_output() {
+            self.on_output(output);
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Request { request, reply } => {
+                let id = self.core.request(now(), request);
+                self.requests.insert(id, reply);
+            }
+            Command::Send { to, content, reply } => {
+                let result = self.begin(to, content);
+                let _ = reply.send(result);
+            }
+            Command::Cancel(transfer) => self.core.cancel(now(), transfer),
+            Command::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Command::Paths(reply) => {
+                let reports = self
+                    .core
+                    .sessions()
+                    .filter_map(|peer| {
+                        let stats = self.core.path_stats(peer)?;
+                        Some(PathReport { peer, stats })
+                    })
+                    .collect();
+                let _ = reply.send(reports);
+            }
+            Command::Close(_) => {}
+        }
+    }
+
+    fn begin(&mut self, to: NodeId, content: Content) -> Result<Started, TransferError> {
+        let (kind, name, total) = match &content {
+            Content::Octets(octets) => (Kind::Octets, String::new(), octets.len() as u64),
+            Content::File(file) => (Kind::File, file.name(), file.size()),
+        };
+        let id = self.core.send(now(), to, kind, &name, Some(total))?;
+        let progress = Progress::of(total);
+        let (progress, watch) = watch::channel(progress);
+        let (done, result) = oneshot::channel();
+        let (need, octets) = match content {
+            Content::Octets(octets) => (None, Some(octets)),
+            Content::File(file) => {
+                let (need, wanted) = mpsc::unbounded_channel();
+                let internal = self.internal.clone();
+                self.tasks.spawn_blocking(move || read_file(id, file, wanted, &internal));
+                (Some(need), None)
+            }
+        };
+        let transfer = OutgoingTransfer { need, octets, progress, done: Some(done) };
+        self.outgoing.insert(id, transfer);
+        Ok(Started { id, progress: watch, done: result })
+    }
+
+    fn status(&self) -> Vec<ClusterStatus> {
+        self.core
+            .member()
+            .roster()
+            .map(|(id, c)| ClusterStatus {
+                id,
+                n: c.info().map_or(0, |i| i.n),
+                k: c.info().map_or(0, |i| i.k),
+                ready: c.state().is_active(),
+                open_peers: c.info().is_some_and(|i| i.options.open_peers),
+                members: c
+                    .members()
+                    .map(|(id, m)| MemberStatus { id, present: m.present, address: m.address })
+                    .collect(),
+            })
+            .collect()
+    }
+
+    fn accepted(&mut self, conn: PeerConn, mut stream: TcpStream) {
+        let inbound = self.inbound.clone();
+        self.tasks.spawn(async move {
+            let (stop, mut stopped) = oneshot::channel();
+            let _ = inbound.send(Internal::PeerOpened { conn, stop }).await;
+            let read = async {
+                loop {
+                    let mut bytes = BytesMut::with_capacity(4096);
+                    match stream.read_buf(&mut bytes).await {
+                        Ok(0) | Err(_) => break,
+                        Ok(_) => {
+                            let bytes = bytes.freeze();
+                            let _ = inbound.send(Internal::PeerBytes { conn, bytes }).await;
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                () = read => {}
+                _ = &mut stopped => {}
+                () = tokio::time::sleep(PEER_CONN_TIMEOUT) => {}
+            }
+            let _ = inbound.send(Internal::PeerClosed { conn }).await;
+        });
+    }
+
+    /// Says good-bye: what is in the outputs and datagrams goes out, within a bound.
+    async fn close(&mut self) {
+        self.core.close(now());
+        let until = now() + CLOSE_TIMEOUT;
+        while now() < until {
+            let more = self.flush();
+            if self.unsent.is_some() {
+                let wait = tokio::time::sleep_until(until.into());
+                tokio::select! {
+                    _ = self.socket.writable() => {}
+                    () = wait => break,
+                }
+            } else if !more {
+                break;
+            }
+        }
+        // the writer of the control connection ends when its channel is dropped and empty
+        self.control = None;
+        self.sinks.clear();
+        self.outgoing.clear();
+        self.peer_conns.clear();
+        let rest = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, rest).await;
+    }
+}
+
+/// One connection to the server, from attempt to end.
+async fn control_connection(
+    attempt: u64,
+    to: SocketAddr,
+    internal: mpsc::UnboundedSender<Internal>,
+    inbound: mpsc::Sender<Internal>,
+) {
+    let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            let _ = internal.send(Internal::ConnectFailed { attempt, error });
+            return;
+        }
+        Err(_) => {
+            let error = io::Error::from(io::ErrorKind::TimedOut);
+            let _ = internal.send(Internal::ConnectFailed { attempt, error });
+            return;
+        }
+    };
+    let _ = stream.set_nodelay(true);
+    let (mut reader, mut writer) = stream.into_split();
+    let (lines, mut queue) = mpsc::unbounded_channel::<Bytes>();
+    let (stop, stopped) = oneshot::channel();
+    let _ = internal.send(Internal::Connected { attempt, writer: lines, stop });
+    let report = internal.clone();
+    let write = async move {
+        while let Some(bytes) = queue.recv().await {
+            if writer.write_all(&bytes).await.is_err() {
+                return;
+            }
+            let _ = report.send(Internal::ControlSent { attempt, octets: bytes.len() });
+        }
+        // the core closed: what was queued is written, the other side reads an end
+        let _ = writer.shutdown().await;
+    };
+    let arrived = inbound.clone();
+    let read = async move {
+        loop {
+            let mut bytes = BytesMut::with_capacity(16 * 1024);
+            match reader.read_buf(&mut bytes).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {
+                    let bytes = bytes.freeze();
+                    let _ = arrived.send(Internal::ControlBytes { attempt, bytes }).await;
+                }
+            }
+        }
+    };
+    tokio::pin!(write);
+    tokio::select! {
+        () = read => {}
+        () = &mut write => {}
+        _ = stopped => {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, write).await;
+        }
+    }
+    // behind the octets that came before it
+    let _ = inbound.send(Internal::ControlClosed { attempt }).await;
+}
+
+/// Reads a file as it is asked for. Runs on a thread of its own.
+fn read_file(
+    transfer: MessageId,
+    mut file: SourceFile,
+    mut wanted: mpsc::UnboundedReceiver<usize>,
+    internal: &mpsc::UnboundedSender<Internal>,
+) {
+    while let Some(max) = wanted.blocking_recv() {
+        let result = file.next(max);
+        let ends = !matches!(result, Ok((_, false)));
+        if internal.send(Internal::Data { transfer, result }).is_err() || ends {
+            return;
+        }
+    }
+}
+
+/// Writes a file as it arrives. Runs on a thread of its own.
+fn write_file(
+    handle: u64,
+    folder: &std::path::Path,
+    ops: &std::sync::mpsc::Receiver<SinkOp>,
+    internal: &mpsc::UnboundedSender<Internal>,
+) {
+    let mut file: Option<PartFile> = None;
+    let fail = |why: String| {
+        let _ = internal.send(Internal::SinkFailed { handle, why });
+    };
+    while let Ok(op) = ops.recv() {
+        match op {
+            SinkOp::Open { name, .. } => match PartFile::create(folder, &name, &format!("{}-{handle}", std::process::id())) {
+                Ok(part) => file = Some(part),
+                Err(why) => return fail(why),
+            },
+            SinkOp::Write(octets) => {
+                if let Some(part) = &mut file {
+                    if let Err(why) = part.write(&octets) {
+                        return fail(why);
+                    }
+                    let _ = internal.send(Internal::SinkWritten { handle });
+                }
+            }
+            SinkOp::Finish => {
+                if let Some(part) = file.take() {
+                    match part.finish() {
+                        Ok(path) => {
+                            let _ = internal.send(Internal::SinkFinished { handle, path });
+                        }
+                        Err(why) => fail(why),
+                    }
+                }
+                return;
+            }
+            SinkOp::Abort => return,
+        }
+    }
+}

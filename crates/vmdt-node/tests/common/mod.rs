@@ -1,0 +1,606 @@
+//! A whole world in one thread: nodes and a server on an emulated network, in virtual time.
+#![allow(
+    unreachable_pub,
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use vmdt_control::{
+    ConnId, MemberOutput, Registry, RegistryConfig, RegistryOutput, Reply, Request, RequestId,
+};
+use vmdt_node::core::{
+    Core, CoreConfig, Event, Kind, Output, Receipt, SinkOp, TransferError,
+};
+use vmdt_node::{ClusterId, MessageId, NodeId};
+use vmdt_testkit::{
+    Clock, HostId, LinkConfig, Network, NetworkEvent, SimRng, StreamEnd, StreamEvent,
+    StreamEventKind,
+};
+use vmdt_wire::{ClusterOptions, Packet, PacketType};
+
+pub const PORT: u16 = 4000;
+pub const SERVER_PORT: u16 = 8080;
+
+/// One end of an emulated TCP connection, with what it could not write yet.
+struct Pipe {
+    end: StreamEnd,
+    unwritten: VecDeque<Bytes>,
+    close_when_empty: bool,
+}
+
+/// What arrived at a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    Message { id: MessageId, from: NodeId, data: Bytes },
+    File { id: MessageId, from: NodeId, name: String, content: Bytes },
+}
+
+pub struct Host {
+    pub id: NodeId,
+    pub host: HostId,
+    pub address: SocketAddr,
+    pub core: Core,
+    config: CoreConfig,
+    lives: u64,
+    pub alive: bool,
+    control: Option<(u64, Pipe)>,
+    dialing: Option<(u64, StreamEnd)>,
+    sources: BTreeMap<MessageId, (Bytes, usize)>,
+    sinks: BTreeMap<u64, (String, Vec<u8>)>,
+    pub replies: BTreeMap<RequestId, Result<Reply, vmdt_control::RequestError>>,
+    pub received: Vec<Received>,
+    pub done: BTreeMap<MessageId, Result<Receipt, TransferError>>,
+    pub events: Vec<Event>,
+    port: u16,
+}
+
+struct ServerHost {
+    host: HostId,
+    address: SocketAddr,
+    registry: Registry,
+    pipes: BTreeMap<ConnId, Pipe>,
+    conns: BTreeMap<StreamEnd, ConnId>,
+    next: u64,
+}
+
+/// Which shares of which message went from where to where.
+pub type Carriage = BTreeMap<(NodeId, NodeId, MessageId), BTreeSet<u16>>;
+
+pub struct World {
+    /// What a reader of every datagram saw.
+    pub carriage: Carriage,
+    pub clock: Clock,
+    pub network: Network,
+    pub hosts: Vec<Host>,
+    server: ServerHost,
+    rng: SimRng,
+    steps: u64,
+}
+
+impl Host {
+    fn owns(&self, end: StreamEnd) -> bool {
+        self.control.as_ref().is_some_and(|(_, p)| p.end == end)
+            || self.dialing.is_some_and(|(_, e)| e == end)
+    }
+}
+
+impl World {
+    /// A world of `count` nodes, each with the settings that `tune` gives it.
+    pub fn new(
+        seed: u64,
+        count: usize,
+        link: LinkConfig,
+        tune: impl Fn(&mut CoreConfig),
+    ) -> World {
+        let rng = SimRng::from_seed(seed);
+        let clock = Clock::new();
+        let mut network = Network::new(clock.now(), &rng.fork("network"));
+        network.set_default_link(link);
+        network.set_stream_config(
+            vmdt_testkit::StreamConfig::new()
+                .buffer(256 * 1024)
+                .break_after(Duration::from_secs(20)),
+        );
+        let server_ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let host = network.add_host(server_ip);
+        let address = SocketAddr::new(server_ip, SERVER_PORT);
+        network.listen(address);
+        let server = ServerHost {
+            host,
+            address,
+            registry: Registry::new(RegistryConfig::default(), rng.fork("registry").seed32()),
+            pipes: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            next: 0,
+        };
+        let mut hosts = Vec::new();
+        for i in 0..count {
+            let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 1, i as u8 + 1));
+            let host = network.add_host(ip);
+            let id: NodeId = format!("node{i}").parse().unwrap();
+            let mut config = CoreConfig::new(id, PORT, vec![address]);
+            tune(&mut config);
+            let seed = rng.fork_indexed("core", i as u64).seed32();
+            hosts.push(Host {
+                id,
+                host,
+                address: SocketAddr::new(ip, PORT),
+                core: Core::new(config.clone(), seed),
+                config,
+                lives: 0,
+                alive: true,
+                control: None,
+                dialing: None,
+                sources: BTreeMap::new(),
+                sinks: BTreeMap::new(),
+                replies: BTreeMap::new(),
+                received: Vec::new(),
+                done: BTreeMap::new(),
+                events: Vec::new(),
+                port: 40_000,
+            });
+        }
+        let mut world = World { carriage: Carriage::new(), clock, network, hosts, server, rng, steps: 0 };
+        for i in 0..count {
+            let now = world.now();
+            world.hosts[i].core.handle_timeout(now);
+            world.drain(i);
+        }
+        world
+    }
+
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    pub fn id(&self, i: usize) -> NodeId {
+        self.hosts[i].id
+    }
+
+    /// Lets a node's core do something, and does what it then wants done.
+    pub fn with<T>(&mut self, i: usize, f: impl FnOnce(&mut Core, Instant) -> T) -> T {
+        let now = self.now();
+        let result = f(&mut self.hosts[i].core, now);
+        self.drain(i);
+        result
+    }
+
+    /// Sends a message or a file; what it holds is supplied as it is asked for.
+    pub fn send(
+        &mut self,
+        i: usize,
+        to: usize,
+        name: Option<&str>,
+        content: Bytes,
+    ) -> Result<MessageId, TransferError> {
+        let to = self.id(to);
+        let kind = if name.is_some() { Kind::File } else { Kind::Octets };
+        let now = self.now();
+        let total = Some(content.len() as u64);
+        let id = self.hosts[i].core.send(now, to, kind, name.unwrap_or(""), total)?;
+        self.hosts[i].sources.insert(id, (content, 0));
+        self.drain(i);
+        Ok(id)
+    }
+
+    /// A cluster of all nodes; returns when it is ready for all of them.
+    pub fn cluster(&mut self, n: u16, k: u16, open_peers: bool) -> ClusterId {
+        let max_members = Some(u16::try_from(self.hosts.len()).unwrap().max(n + 1));
+        let options = Some(ClusterOptions { open_peers, max_members });
+        let request = self.with(0, |core, now| {
+            core.request(now, Request::CreateCluster { n, k, options })
+        });
+        let cluster = match self.reply(0, request) {
+            Ok(Reply::Created { cluster }) => cluster,
+            other => panic!("no cluster: {other:?}"),
+        };
+        for i in 1..self.hosts.len() {
+            let request =
+                self.with(i, |core, now| core.request(now, Request::JoinCluster(cluster)));
+            let reply = self.reply(i, request);
+            assert!(matches!(reply, Ok(Reply::Joined { .. })), "{reply:?}");
+        }
+        let everyone = self.hosts.len();
+        self.run_until(Duration::from_secs(60), |w| {
+            w.hosts.iter().all(|h| {
+                h.core.member().cluster(cluster).is_some_and(|c| {
+                    c.state().is_active() && c.present() == everyone
+                })
+            })
+        })
+        .expect("the cluster becomes ready");
+        cluster
+    }
+
+    pub fn reply(
+        &mut self,
+        i: usize,
+        request: RequestId,
+    ) -> Result<Reply, vmdt_control::RequestError> {
+        self.run_until(Duration::from_secs(200), |w| w.hosts[i].replies.contains_key(&request))
+            .expect("every request has an end");
+        self.hosts[i].replies.remove(&request).unwrap()
+    }
+
+    /// Runs until the condition holds; `Err` when it does not within the time.
+    pub fn run_until(
+        &mut self,
+        limit: Duration,
+        mut condition: impl FnMut(&World) -> bool,
+    ) -> Result<(), String> {
+        let end = self.now() + limit;
+        loop {
+            if condition(self) {
+                return Ok(());
+            }
+            if !self.step(end) {
+                return Err(format!("not within {limit:?} (step {})", self.steps));
+            }
+        }
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now() + time;
+        while self.step(end) {}
+    }
+
+    /// The next thing that happens, if it does before `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        let next = self
+            .hosts
+            .iter()
+            .filter(|h| h.alive)
+            .filter_map(|h| h.core.poll_timeout())
+            .chain(self.network.next_at())
+            .chain(self.server.registry.poll_timeout())
+            .min();
+        match next {
+            Some(at) if at < end => self.clock.advance_to(at),
+            _ => {
+                self.clock.advance_to(end);
+                return false;
+            }
+        }
+        self.steps += 1;
+        assert!(self.steps < 50_000_000, "the world does not come to rest");
+        let now = self.now();
+        if self.server.registry.poll_timeout().is_some_and(|t| t <= now) {
+            self.server.registry.handle_timeout(now);
+            self.drain_server();
+        }
+        for i in 0..self.hosts.len() {
+            let host = &mut self.hosts[i];
+            if host.alive && host.core.poll_timeout().is_some_and(|t| t <= now) {
+                host.core.handle_timeout(now);
+                self.drain(i);
+            }
+        }
+        while let Some(event) = self.network.poll(now) {
+            match event {
+                NetworkEvent::Datagram(d) => {
+                    if let Some(i) = self.hosts.iter().position(|h| h.host == d.host)
+                        && self.hosts[i].alive
+                        && d.to.port() == PORT
+                    {
+                        self.hosts[i].core.handle_datagram(now, d.from, d.bytes);
+                        self.drain(i);
+                    }
+                }
+                NetworkEvent::Stream(event) => self.on_stream(event),
+            }
+        }
+        true
+    }
+
+    fn on_stream(&mut self, event: StreamEvent) {
+        let now = self.now();
+        if event.host == self.server.host {
+            self.on_server_stream(event);
+            return;
+        }
+        let Some(i) = self.hosts.iter().position(|h| h.host == event.host) else { return };
+        if !self.hosts[i].alive || !self.hosts[i].owns(event.end) {
+            return;
+        }
+        let host = &mut self.hosts[i];
+        match event.kind {
+            StreamEventKind::Opened { .. } => {
+                let (attempt, end) = host.dialing.take().unwrap();
+                let pipe = Pipe { end, unwritten: VecDeque::new(), close_when_empty: false };
+                host.control = Some((attempt, pipe));
+                host.core.handle_control_connected(now, attempt);
+            }
+            StreamEventKind::Refused(_) => {
+                let (attempt, _) = host.dialing.take().unwrap();
+                let kind = std::io::ErrorKind::ConnectionRefused;
+                host.core.handle_control_failed(now, attempt, kind);
+            }
+            StreamEventKind::Data(bytes) => host.core.handle_control_bytes(now, &bytes),
+            StreamEventKind::Progress(_) => {
+                if let Some((_, pipe)) = &mut host.control {
+                    let sent = write_out(&mut self.network, now, pipe);
+                    host.core.handle_control_sent(now, sent);
+                }
+            }
+            StreamEventKind::Closed(_) => {
+                host.control = None;
+                host.core.handle_control_closed(now);
+            }
+        }
+        self.drain(i);
+    }
+
+    fn on_server_stream(&mut self, event: StreamEvent) {
+        let now = self.now();
+        let server = &mut self.server;
+        match event.kind {
+            StreamEventKind::Opened { peer, .. } => {
+                server.next += 1;
+                let conn = ConnId(server.next);
+                let pipe =
+                    Pipe { end: event.end, unwritten: VecDeque::new(), close_when_empty: false };
+                server.pipes.insert(conn, pipe);
+                server.conns.insert(event.end, conn);
+                server.registry.handle_open(now, conn, peer);
+            }
+            StreamEventKind::Data(bytes) => {
+                if let Some(conn) = server.conns.get(&event.end) {
+                    server.registry.handle_bytes(now, *conn, &bytes);
+                }
+            }
+            StreamEventKind::Progress(_) => {
+                if let Some(conn) = server.conns.get(&event.end).copied()
+                    && let Some(pipe) = server.pipes.get_mut(&conn)
+                {
+                    let sent = write_out(&mut self.network, now, pipe);
+                    server.registry.handle_sent(now, conn, sent);
+                }
+            }
+            StreamEventKind::Closed(_) => {
+                if let Some(conn) = server.conns.remove(&event.end) {
+                    server.pipes.remove(&conn);
+                    server.registry.handle_closed(now, conn);
+                }
+            }
+            StreamEventKind::Refused(_) => {}
+        }
+        self.drain_server();
+    }
+
+    fn drain_server(&mut self) {
+        let now = self.now();
+        let server = &mut self.server;
+        while let Some(output) = server.registry.poll_output() {
+            match output {
+                RegistryOutput::Write { conn, bytes } => {
+                    if let Some(pipe) = server.pipes.get_mut(&conn) {
+                        pipe.unwritten.push_back(bytes);
+                        let sent = write_out(&mut self.network, now, pipe);
+                        server.registry.handle_sent(now, conn, sent);
+                    }
+                }
+                RegistryOutput::Close { conn } => {
+                    if let Some(pipe) = server.pipes.remove(&conn) {
+                        server.conns.remove(&pipe.end);
+                        self.network.close(now, pipe.end);
+                    }
+                }
+            }
+        }
+        while server.registry.poll_event().is_some() {}
+    }
+
+    /// Does what a node wants done.
+    fn drain(&mut self, i: usize) {
+        let now = self.now();
+        let host = &mut self.hosts[i];
+        let mut buf = Vec::new();
+        loop {
+            let mut quiet = true;
+            while let Some(output) = host.core.poll_output() {
+                quiet = false;
+                match output {
+                    Output::Control(MemberOutput::Connect { attempt, to }) => {
+                        if let Some((_, pipe)) = host.control.take() {
+                            self.network.close(now, pipe.end);
+                        }
+                        host.port = host.port.checked_add(1).unwrap_or(40_000);
+                        let from = SocketAddr::new(host.address.ip(), host.port);
+                        let stream = self.network.open_stream(now, from, to);
+                        host.dialing = Some((attempt, stream.dialer()));
+                    }
+                    Output::Control(MemberOutput::Write { bytes }) => {
+                        if let Some((_, pipe)) = &mut host.control {
+                            pipe.unwritten.push_back(bytes);
+                            let sent = write_out(&mut self.network, now, pipe);
+                            host.core.handle_control_sent(now, sent);
+                        }
+                    }
+                    Output::Control(MemberOutput::Close) => {
+                        if let Some((_, pipe)) = host.control.take() {
+                            self.network.close(now, pipe.end);
+                        }
+                        if let Some((_, end)) = host.dialing.take() {
+                            self.network.close(now, end);
+                        }
+                    }
+                    Output::Reply { request, result } => {
+                        host.replies.insert(request, result);
+                    }
+                    Output::Event(event) => {
+                        if let Event::FileReceived { id, from, path, .. } = &event {
+                            let handle = path.to_str().unwrap().parse().unwrap();
+                            let (name, content) = host.sinks.remove(&handle).unwrap();
+                            host.received.push(Received::File {
+                                id: *id,
+                                from: *from,
+                                name,
+                                content: content.into(),
+                            });
+                        }
+                        host.events.push(event);
+                    }
+                    Output::Deliver { handle, event } => {
+                        if let Event::Message { id, from, data, .. } = event {
+                            host.received.push(Received::Message { id, from, data });
+                        }
+                        host.core.taken(now, handle);
+                    }
+                    Output::NeedData { transfer, max } => {
+                        if let Some((content, at)) = host.sources.get_mut(&transfer) {
+                            let end = content.len().min(*at + max);
+                            let piece = content.slice(*at..end);
+                            *at = end;
+                            let last = end == content.len();
+                            host.core.supply(now, transfer, piece, last);
+                        }
+                    }
+                    Output::Sink { handle, op } => match op {
+                        SinkOp::Open { name, .. } => {
+                            host.sinks.insert(handle, (name, Vec::new()));
+                        }
+                        SinkOp::Write(octets) => {
+                            host.sinks.get_mut(&handle).unwrap().1.extend_from_slice(&octets);
+                            host.core.sink_written(now, handle);
+                        }
+                        SinkOp::Finish => {
+                            // the event that follows names the handle
+                            host.core.sink_finished(now, handle, PathBuf::from(handle.to_string()));
+                        }
+                        SinkOp::Abort => {
+                            host.sinks.remove(&handle);
+                        }
+                    },
+                    Output::Progress { .. } => {}
+                    Output::Done { transfer, result } => {
+                        host.sources.remove(&transfer);
+                        let again = host.done.insert(transfer, result);
+                        assert!(again.is_none(), "a transfer ends once");
+                    }
+                    Output::SendLine { op, .. } => {
+                        host.core.line_sent(now, op, Err("no such peers here".into()));
+                    }
+                    _ => {}
+                }
+            }
+            while let Some(transmit) = host.core.poll_transmit(now, &mut buf) {
+                quiet = false;
+                assert_eq!(transmit.len, buf.len());
+                let bytes = Bytes::copy_from_slice(&buf);
+                let header = Packet::parse(bytes.clone()).expect("we send what can be read").header;
+                if header.kind == PacketType::Data && !header.flow.is_control() {
+                    self.carriage
+                        .entry((header.source, header.dest, header.flow.message))
+                        .or_default()
+                        .insert(header.flow.index.get() % 1000);
+                }
+                self.network.send(now, host.address, transmit.to, bytes);
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    /// `kill -9`: the process is gone, its connections are reset.
+    pub fn kill(&mut self, i: usize) {
+        let now = self.now();
+        self.network.kill(now, self.hosts[i].host);
+        let host = &mut self.hosts[i];
+        host.alive = false;
+        host.control = None;
+        host.dialing = None;
+        host.sources.clear();
+        host.sinks.clear();
+    }
+
+    /// A fresh process at the same address.
+    pub fn restart(&mut self, i: usize) {
+        let now = self.now();
+        self.network.bring_up(now, self.hosts[i].host);
+        let host = &mut self.hosts[i];
+        host.lives += 1;
+        let seed = self.rng.fork_indexed("core again", (i as u64) << 32 | host.lives).seed32();
+        host.core = Core::new(host.config.clone(), seed);
+        host.alive = true;
+        host.core.handle_timeout(now);
+        self.drain(i);
+    }
+
+    /// Stops everything between a node and the rest, server included.
+    pub fn isolate(&mut self, nodes: &[usize]) {
+        let island: Vec<HostId> = nodes.iter().map(|i| self.hosts[*i].host).collect();
+        let now = self.now();
+        self.network.isolate(now, &island);
+    }
+
+    pub fn block_pair(&mut self, a: usize, b: usize) {
+        let now = self.now();
+        let (a, b) = (self.hosts[a].host, self.hosts[b].host);
+        self.network.block(now, a, b);
+        self.network.block(now, b, a);
+    }
+
+    pub fn heal(&mut self) {
+        let now = self.now();
+        self.network.heal(now);
+    }
+
+    /// `kill -9` of the server; its memory is gone.
+    pub fn kill_server(&mut self) {
+        let now = self.now();
+        self.network.kill(now, self.server.host);
+        let seed = self.rng.fork("registry again").seed32();
+        self.server.registry = Registry::new(RegistryConfig::default(), seed);
+        self.server.pipes.clear();
+        self.server.conns.clear();
+    }
+
+    /// Whether no link carried k shares of a message, and no member had k except `ends`, which
+    /// are the senders and receivers.
+    pub fn check_privacy(&self, k: usize, ends: &[usize]) -> Result<(), String> {
+        let ends: Vec<NodeId> = ends.iter().map(|i| self.id(*i)).collect();
+        let mut held: BTreeMap<(NodeId, MessageId), BTreeSet<u16>> = BTreeMap::new();
+        for ((from, to, message), shares) in &self.carriage {
+            if shares.len() >= k {
+                return Err(format!("{from} -> {to} carried {shares:?} of {message}"));
+            }
+            held.entry((*to, *message)).or_default().extend(shares);
+        }
+        for ((member, message), shares) in &held {
+            if shares.len() >= k && !ends.contains(member) {
+                return Err(format!("{member} had {shares:?} of {message}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes what the stream takes.
+fn write_out(network: &mut Network, now: Instant, pipe: &mut Pipe) -> usize {
+    let mut sent = 0;
+    while let Some(bytes) = pipe.unwritten.pop_front() {
+        match network.write(now, pipe.end, bytes.clone()) {
+            Ok(taken) => {
+                sent += taken;
+                if taken < bytes.len() {
+                    pipe.unwritten.push_front(bytes.slice(taken..));
+                    break;
+                }
+            }
+            Err(_) => break,
+        }
+    }
+    sent
+}
+
