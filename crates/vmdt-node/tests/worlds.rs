@@ -284,3 +284,55 @@ fn six_percent_loss_costs_little_in_virtual_time() {
     // 2 MB at 20 Mbit/s take 0.8 s on one link; AIMD at 6% loss gets a part of that
     assert!(receipt.took < Duration::from_secs(20), "{:?}", receipt.took);
 }
+
+#[test]
+fn holders_with_little_room_slow_a_transfer_but_do_not_stop_it() {
+    let content = content(3_000_000);
+    let mut w = five(10, |c| {
+        c.set_pool_octets(1 << 20).unwrap();
+        c.set_segment(64 * 1024).unwrap();
+    });
+    midway(&mut w, &content, |_| {}).unwrap();
+    assert_eq!(files(&w, 1), [&content]);
+}
+
+#[test]
+fn many_transfers_at_once_all_arrive() {
+    let mut w = five(11, |_| {});
+    let mut all = Vec::new();
+    for i in 0..20 {
+        let (from, to) = (i % 5, (i + 1 + i / 5) % 5);
+        if from == to {
+            continue;
+        }
+        let data = content(10_000 + 7_919 * i);
+        let id = w.send(from, to, (i % 2 == 0).then_some("f"), data.clone()).unwrap();
+        all.push((from, to, id, data));
+    }
+    w.run_until(Duration::from_secs(120), |w| {
+        all.iter().all(|(from, _, id, _)| w.hosts[*from].done.contains_key(id))
+    })
+    .unwrap();
+    for (from, to, id, data) in &all {
+        w.hosts[*from].done[id].as_ref().unwrap();
+        let copies = w.hosts[*to].received.iter().filter(|r| match r {
+            Received::Message { id: i, data: d, .. } => i == id && d == data,
+            Received::File { id: i, content: c, .. } => i == id && c == data,
+        });
+        assert_eq!(copies.count(), 1);
+    }
+}
+
+#[test]
+fn two_members_that_can_not_reach_each_other_use_the_server_within_the_rule() {
+    // k = 2 of n = 3: the server may have one share of each message, the third member the other
+    let link = LinkConfig::new().delay(Duration::from_millis(10)).rate(20_000_000, 256 * 1024);
+    let mut w = World::new(12, 3, link, small);
+    w.cluster(3, 2, false);
+    w.block_pair(0, 1);
+    let data = content(200_000);
+    let id = w.send(0, 1, None, data.clone()).unwrap();
+    w.run_until(Duration::from_secs(120), |w| w.hosts[0].done.contains_key(&id)).unwrap();
+    w.hosts[0].done[&id].as_ref().unwrap();
+    w.check_privacy(2, &[0, 1]).unwrap();
+}

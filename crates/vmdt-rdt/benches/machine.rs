@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::disallowed_methods,
+    clippy::indexing_slicing,
     missing_docs
 )]
 
@@ -26,6 +27,7 @@ struct Pair {
     arena: BytesMut,
     packets: u64,
     next_flow: u16,
+    delivered: u64,
 }
 
 impl Pair {
@@ -47,6 +49,7 @@ impl Pair {
             arena: BytesMut::new(),
             packets: 0,
             next_flow: 1,
+            delivered: 0,
         };
         pair.endpoints[0].connect(pair.now, ids[1], addresses[1]);
         for _ in 0..10 {
@@ -74,8 +77,12 @@ impl Pair {
                 let datagram = self.arena.split().freeze();
                 self.endpoints[to].handle_datagram(self.now, self.addresses[from], datagram);
                 while let Some(event) = self.endpoints[to].poll_event() {
-                    if let Event::Readable { peer, flow } = event {
-                        while self.endpoints[to].read(self.now, peer, flow).is_some() {}
+                    match event {
+                        Event::Readable { peer, flow } => {
+                            while self.endpoints[to].read(self.now, peer, flow).is_some() {}
+                        }
+                        Event::FlowDelivered { .. } => self.delivered += 1,
+                        _ => {}
                     }
                 }
             }
@@ -91,13 +98,9 @@ impl Pair {
             .write(self.now, peer, flow, data.clone())
             .unwrap();
         self.endpoints[0].finish(self.now, peer, flow).unwrap();
-        loop {
+        let before = self.delivered;
+        while self.delivered == before {
             self.exchange();
-            while let Some(event) = self.endpoints[0].poll_event() {
-                if matches!(event, Event::FlowDelivered { .. }) {
-                    return;
-                }
-            }
         }
     }
 }

@@ -11,11 +11,17 @@ const MAX_RANGES: usize = 64;
 /// Ack-eliciting packets that may wait for one ACK.
 const ELICITING_PER_ACK: u32 = 2;
 
+/// Old ranges are remembered for one to two of these.
+const PERIOD: Duration = Duration::from_secs(2);
+
 /// The receiving side of packet numbers.
 #[derive(Debug)]
 pub(crate) struct AckState {
     received: RangeSet,
     largest_at: Option<Instant>,
+    /// When the present period began, and the largest number when it and the one before did.
+    period: Option<(Instant, u64)>,
+    previous: u64,
     waiting: u32,
     deadline: Option<Instant>,
     at_once: bool,
@@ -26,6 +32,8 @@ impl AckState {
         Self {
             received: RangeSet::new(MAX_RANGES),
             largest_at: None,
+            period: None,
+            previous: 0,
             waiting: 0,
             deadline: None,
             at_once: false,
@@ -68,6 +76,7 @@ impl AckState {
         let noted = self.received.insert(number);
         if newest {
             self.largest_at = Some(now);
+            self.age(now, number);
         }
         if eliciting {
             self.waiting += 1;
@@ -77,6 +86,20 @@ impl AckState {
             } else {
                 self.deadline.get_or_insert(now + max_delay);
             }
+        }
+    }
+
+    /// Once per period forgets what was received before the previous one began: a sender that
+    /// has not heard of it by then has sent it again, and ACKs need not carry old holes forever.
+    fn age(&mut self, now: Instant, largest: u64) {
+        match self.period {
+            None => self.period = Some((now, largest)),
+            Some((began, at_begin)) if now.saturating_duration_since(began) >= PERIOD => {
+                self.received.forget_below(self.previous);
+                self.previous = at_begin;
+                self.period = Some((now, largest));
+            }
+            Some(_) => {}
         }
     }
 
@@ -187,6 +210,25 @@ mod tests {
         ack.on_packet(t, (1 << 40) + (1 << 32), true, false, DELAY);
         let ranges: Vec<_> = ack.ranges().collect();
         assert_eq!(ranges.len(), 1);
+    }
+
+    #[test]
+    fn old_holes_are_forgotten_after_two_periods() {
+        let t = base();
+        let mut ack = AckState::new();
+        ack.on_packet(t, 1, true, false, DELAY);
+        ack.on_packet(t, 10, true, false, DELAY);
+        for n in 1..=3u32 {
+            assert_eq!(ack.ranges().count(), 2);
+            ack.on_packet(t + PERIOD * n, 10 + u64::from(n), true, false, DELAY);
+        }
+        assert_eq!(ack.ranges().collect::<Vec<_>>(), [10..=13]);
+        assert_eq!(
+            ack.peek(5),
+            Noted::New { gap: true },
+            "only below the oldest range kept"
+        );
+        assert_eq!(ack.peek(1), Noted::Forgotten);
     }
 
     #[test]

@@ -223,7 +223,8 @@ impl Endpoint {
 
     /// Closes a session: FIN to the peer, `Closed` with `Local` at once. What is queued and not
     /// acknowledged is lost; to end in order finish the flows, wait for `FlowDelivered`, then
-    /// close. `reason` is cut at 256 octets. The session drains for three probe timeouts or
+    /// close. `reason` is cut at 256 octets, or where the
+    /// session's payload size ends. The session drains for three probe timeouts or
     /// until the peer answers; [`state`](Self::state) is `None` after that.
     pub fn close(&mut self, now: Instant, peer: NodeId, code: u16, reason: &str) {
         self.with_session(peer, |session| session.close(now, code, reason));

@@ -67,3 +67,7 @@ pub use error::{ConfigError, WriteError};
 pub use event::{CloseReason, Event, Transmit};
 pub use state::SessionState;
 pub use stats::{EndpointStats, PathStats};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

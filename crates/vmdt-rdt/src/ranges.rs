@@ -120,6 +120,15 @@ impl RangeSet {
         self.ranges.iter().rev().copied()
     }
 
+    /// Forgets the ranges that end below `number`, but never the newest.
+    pub(crate) fn forget_below(&mut self, number: u64) {
+        while self.ranges.len() > 1 && self.ranges.front().is_some_and(|range| range.1 < number) {
+            if let Some((_, hi)) = self.ranges.pop_front() {
+                self.floor = hi + 1;
+            }
+        }
+    }
+
     fn trim(&mut self) {
         while self.ranges.len() > self.capacity {
             if let Some((_, hi)) = self.ranges.pop_front() {

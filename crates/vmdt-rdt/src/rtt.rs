@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn ack_delay_is_subtracted_but_not_below_the_minimum() {
         let mut rtt = RttEstimator::new(MS * 200);
-        rtt.update(MS * 40, MS * 0, MS * 5);
+        rtt.update(MS * 40, Duration::ZERO, MS * 5);
         rtt.update(MS * 48, MS * 100, MS * 5);
         // the delay counts as 5 ms: 43 ms enters the average
         assert_eq!(rtt.smoothed(), (MS * 40 * 7 + MS * 43) / 8);

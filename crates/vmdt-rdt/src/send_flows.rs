@@ -1,6 +1,6 @@
 //! The outgoing flows of one session and the order in which they are served.
 //!
-//! Lost segments go first, then the control flow, then the other flows in turn, one segment
+//! The control flow goes first, then lost segments, then the other flows in turn, one segment
 //! each. A flow that can't send is in no queue, so finding the next segment costs no scan.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -54,6 +54,7 @@ pub(crate) struct SendFlows {
     waiting: VecDeque<u32>,
     active: usize,
     lost: VecDeque<SegmentRef>,
+    lost_control: VecDeque<SegmentRef>,
     /// Flows whose window was found used up, to be probed in turn, and how many still are.
     probe_queue: VecDeque<u32>,
     blocked: usize,
@@ -63,6 +64,7 @@ pub(crate) struct SendFlows {
     control_queued: usize,
     unacked: u64,
     refused: bool,
+    control_refused: bool,
     /// Octets a new flow may send before its first window arrives.
     initial_window: u32,
     session_window: u64,
@@ -82,6 +84,7 @@ impl SendFlows {
             waiting: VecDeque::new(),
             active: 0,
             lost: VecDeque::new(),
+            lost_control: VecDeque::new(),
             probe_queue: VecDeque::new(),
             blocked: 0,
             session_blocked: false,
@@ -90,6 +93,7 @@ impl SendFlows {
             control_queued: 0,
             unacked: 0,
             refused: false,
+            control_refused: false,
             initial_window: 0,
             session_window: 0,
             session_window_packet: None,
@@ -123,7 +127,7 @@ impl SendFlows {
 
     /// Whether a segment waits to be retransmitted.
     pub(crate) fn any_lost(&self) -> bool {
-        !self.lost.is_empty()
+        !self.lost.is_empty() || !self.lost_control.is_empty()
     }
 
     fn flow(&self, slot: u32) -> Option<&SendFlow> {
@@ -179,7 +183,11 @@ impl SendFlows {
         };
         let octets = data.len();
         if octets > 0 && queued > 0 && queued + octets > limit {
-            self.refused |= !id.is_control();
+            if id.is_control() {
+                self.control_refused = true;
+            } else {
+                self.refused = true;
+            }
             return Err(WriteError::Blocked { queued, limit });
         }
         let slot = self.open(id)?;
@@ -260,7 +268,11 @@ impl SendFlows {
 
     /// The next lost segment that is still wanted.
     pub(crate) fn next_lost(&mut self) -> Option<(SegmentRef, FlowId, Outgoing)> {
-        while let Some(segment) = self.lost.pop_front() {
+        while let Some(segment) = self
+            .lost_control
+            .pop_front()
+            .or_else(|| self.lost.pop_front())
+        {
             if let Some(flow) = self.current(segment)
                 && let Some(outgoing) = flow.again(segment.seq, true)
             {
@@ -276,28 +288,26 @@ impl SendFlows {
         Some((flow.id, flow.again(segment.seq, false)?))
     }
 
+    /// Cuts the next new segment of the control flow.
+    pub(crate) fn next_control(&mut self, max: usize) -> Option<(SegmentRef, FlowId, Outgoing)> {
+        let slot = self.control?;
+        let flow = self.flow_mut(slot).filter(|flow| flow.has_pending())?;
+        let (id, generation) = (flow.id, flow.generation);
+        let cut = flow.next_segment(max, u64::MAX, true);
+        self.set_blocked(slot, matches!(cut, Err(Held::FlowWindow)));
+        let outgoing = cut.ok()?;
+        let segment = SegmentRef {
+            slot,
+            generation,
+            seq: outgoing.seq,
+        };
+        Some((segment, id, outgoing))
+    }
+
     /// Cuts the next new segment: control flow first, then the others in turn.
     pub(crate) fn next_new(&mut self, max: usize) -> Option<(SegmentRef, FlowId, Outgoing)> {
-        if let Some(slot) = self.control
-            && let Some(flow) = self.flow_mut(slot)
-            && flow.has_pending()
-        {
-            let generation = flow.generation;
-            let id = flow.id;
-            let cut = flow.next_segment(max, u64::MAX, true);
-            self.set_blocked(slot, matches!(cut, Err(Held::FlowWindow)));
-            if let Ok(outgoing) = cut {
-                let seq = outgoing.seq;
-                return Some((
-                    SegmentRef {
-                        slot,
-                        generation,
-                        seq,
-                    },
-                    id,
-                    outgoing,
-                ));
-            }
+        if let Some(control) = self.next_control(max) {
+            return Some(control);
         }
         if self.session_blocked {
             return None;
@@ -378,10 +388,16 @@ impl SendFlows {
 
     /// A packet with this segment was lost.
     pub(crate) fn on_lost(&mut self, segment: SegmentRef, packet: u64) {
-        if let Some(flow) = self.current(segment)
-            && flow.on_lost(segment.seq, packet)
-        {
-            self.lost.push_back(segment);
+        let Some(flow) = self.current(segment) else {
+            return;
+        };
+        let control = flow.id.is_control();
+        if flow.on_lost(segment.seq, packet) {
+            if control {
+                self.lost_control.push_back(segment);
+            } else {
+                self.lost.push_back(segment);
+            }
         }
     }
 
@@ -454,11 +470,13 @@ impl SendFlows {
         }
     }
 
+    /// Whether a buffer that refused a write is half free now; told once.
     fn became_writable(&mut self) -> bool {
-        self.refused && self.queued <= self.limits.buffer / 2 && {
-            self.refused = false;
-            true
-        }
+        let data = self.refused && self.queued <= self.limits.buffer / 2;
+        let control = self.control_refused && self.control_queued <= self.limits.control_buffer / 2;
+        self.refused &= !data;
+        self.control_refused &= !control;
+        data || control
     }
 
     fn remove(&mut self, slot: u32) {

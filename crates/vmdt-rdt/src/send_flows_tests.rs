@@ -48,6 +48,25 @@ fn flows_take_turns_and_the_control_flow_goes_first() {
 }
 
 #[test]
+fn lost_control_segments_go_before_other_lost_ones() {
+    let mut flows = table(8);
+    write(&mut flows, 1, 20);
+    write(&mut flows, 0, 20);
+    let mut sent = Vec::new();
+    while let Some((segment, _, outgoing)) = flows.next_new(10) {
+        flows.on_sent(base(), segment, outgoing, sent.len() as u64);
+        sent.push(segment);
+    }
+    for (packet, segment) in sent.iter().enumerate().rev() {
+        flows.on_lost(*segment, packet as u64);
+    }
+    let order: Vec<u16> = std::iter::from_fn(|| flows.next_lost())
+        .map(|(_, flow, _)| flow.index.get())
+        .collect();
+    assert_eq!(order, [0, 0, 1, 1]);
+}
+
+#[test]
 fn a_flow_beyond_the_active_ones_waits_for_one_to_end() {
     let mut flows = table(2);
     for n in 1..=3 {
@@ -154,6 +173,17 @@ fn a_full_buffer_refuses_and_half_of_it_is_told() {
         !flows.on_flow_ack(0, 11, 1000, 3).unwrap().writable,
         "told once"
     );
+}
+
+#[test]
+fn a_refused_control_write_is_told_too() {
+    let mut flows = table(8);
+    write(&mut flows, 0, 90);
+    assert!(flows.write(id(0), Bytes::from(vec![0; 20])).is_err());
+    drain(&mut flows, 0);
+    let slot = flows.slot(&id(0)).unwrap();
+    assert!(!flows.on_flow_ack(slot, 3, 1000, 1).unwrap().writable);
+    assert!(flows.on_flow_ack(slot, 4, 1000, 2).unwrap().writable);
 }
 
 #[test]

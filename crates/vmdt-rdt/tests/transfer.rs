@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     missing_docs
 )]
 
@@ -98,7 +99,7 @@ fn a_lan_is_not_limited_by_timers() {
     let mut world = World::new(7, vec![config.clone(), config], &link);
     world.establish();
     let took = transfer(&mut world, 40 << 20, 10 * SEC);
-    let percent = (40 << 20) as f64 * 8.0 / took.as_secs_f64() / 1e9 * 100.0;
+    let percent = f64::from(40 << 20) * 8.0 / took.as_secs_f64() / 1e9 * 100.0;
     println!("1 Gbit/s 0.1 ms: {percent:.1}%");
     assert!(percent > 85.0);
 }

@@ -18,13 +18,13 @@ struct Waiting {
     payload: Bytes,
     offset: u64,
     last: Option<[u8; 32]>,
+    /// Its sender has been told that it is here.
+    acknowledged: bool,
 }
 
 /// A piece of content in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// The message it came in, to be acknowledged once it is taken.
-    pub(crate) message: MessageId,
     pub(crate) payload: Bytes,
     pub(crate) last: bool,
 }
@@ -51,8 +51,9 @@ pub(crate) struct Incoming {
     waiting: BTreeMap<u32, Waiting>,
     hasher: blake3::Hasher,
     digest: Option<[u8; 32]>,
-    /// Pieces handed on and not yet acknowledged, with whether each is the last.
-    pub(crate) unacknowledged: VecDeque<(MessageId, usize)>,
+    /// Pieces handed on and not yet taken: the message to acknowledge then, unless that was
+    /// done, and the piece's octets.
+    pub(crate) untaken: VecDeque<(Option<MessageId>, usize)>,
     /// Octets that have been taken by the sink.
     pub(crate) taken: u64,
     /// The content so far, of a message.
@@ -78,7 +79,7 @@ impl Incoming {
             waiting: BTreeMap::new(),
             hasher: blake3::Hasher::new(),
             digest: None,
-            unacknowledged: VecDeque::new(),
+            untaken: VecDeque::new(),
             taken: 0,
             content: Vec::new(),
             paths: Paths::new(),
@@ -98,10 +99,23 @@ impl Incoming {
         c.octets += octets as u64;
     }
 
-    /// Whether a message is here and not yet acknowledged.
+    /// Whether a message is here and its acknowledgement is yet to come.
     pub(crate) fn holds(&self, message: MessageId) -> bool {
-        self.waiting.values().any(|w| w.message == message)
-            || self.unacknowledged.iter().any(|(m, _)| *m == message)
+        self.waiting.values().any(|w| w.message == message && !w.acknowledged)
+            || self.untaken.iter().any(|(m, _)| *m == Some(message))
+    }
+
+    /// The messages that wait for an earlier one and can be acknowledged: they are safe here, and
+    /// their holders need the room. The last of a transfer is acknowledged only at its end.
+    pub(crate) fn acknowledge_waiting(&mut self) -> Vec<MessageId> {
+        self.waiting
+            .values_mut()
+            .filter(|w| !w.acknowledged && w.last.is_none())
+            .map(|w| {
+                w.acknowledged = true;
+                w.message
+            })
+            .collect()
     }
 
     /// Octets in order so far.
@@ -138,7 +152,13 @@ impl Incoming {
         self.moved = now;
         self.waiting.insert(
             envelope.number,
-            Waiting { message, payload, offset: envelope.offset, last: envelope.last },
+            Waiting {
+                message,
+                payload,
+                offset: envelope.offset,
+                last: envelope.last,
+                acknowledged: false,
+            },
         );
         Ok(Taken::Kept)
     }
@@ -169,9 +189,9 @@ impl Incoming {
             self.digest = Some(announced);
             self.finishing = true;
         }
-        self.unacknowledged.push_back((segment.message, segment.payload.len()));
+        let message = (!segment.acknowledged).then_some(segment.message);
+        self.untaken.push_back((message, segment.payload.len()));
         Ok(Some(Piece {
-            message: segment.message,
             payload: segment.payload,
             last: segment.last.is_some(),
         }))

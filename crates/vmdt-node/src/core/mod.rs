@@ -160,6 +160,8 @@ pub struct Core {
     peers: BTreeMap<NodeId, Peer>,
     outgoing: BTreeMap<MessageId, Outgoing>,
     spreads: BTreeMap<MessageId, Spread>,
+    /// Octets of shares that the server was given and that are not confirmed.
+    relayed: usize,
     incoming: BTreeMap<u64, Incoming>,
     incoming_by_id: BTreeMap<(NodeId, MessageId), u64>,
     next_handle: u64,
@@ -217,6 +219,7 @@ impl Core {
             peers: BTreeMap::new(),
             outgoing: BTreeMap::new(),
             spreads: BTreeMap::new(),
+            relayed: 0,
             incoming: BTreeMap::new(),
             incoming_by_id: BTreeMap::new(),
             next_handle: 1,
@@ -457,6 +460,7 @@ impl Core {
                 };
                 self.event(Event::ClusterLost { cluster, reason });
             }
+            MemberEvent::RelayRefused { to, index, .. } => self.relay_refused(now, to, index),
             MemberEvent::State { cluster, state } => {
                 self.event(Event::ClusterState { cluster, state });
                 self.pump_sources(now);

@@ -227,7 +227,7 @@ impl Core {
         {
             return;
         }
-        incoming.unacknowledged.clear();
+        incoming.untaken.clear();
         self.incoming.insert(handle, incoming);
         self.incoming_by_id.insert((add.sender, id), handle);
         self.open

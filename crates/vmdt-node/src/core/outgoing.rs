@@ -31,6 +31,10 @@ pub(crate) struct OwnShare {
     pub(crate) digest: [u8; 16],
     /// Handed to its carrier's link.
     pub(crate) sent: bool,
+    /// Its carrier had no room: not again before this.
+    pub(crate) not_before: Option<Instant>,
+    /// How often a carrier had no room.
+    pub(crate) refusals: u32,
 }
 
 /// A segment that was spread and is not yet confirmed.
@@ -42,10 +46,14 @@ pub(crate) struct Spread {
     pub(crate) k: u8,
     /// Octets of content in it.
     pub(crate) octets: u64,
+    /// The segment's number.
+    pub(crate) number: u32,
     pub(crate) shares: BTreeMap<NonZeroU8, OwnShare>,
     pub(crate) placement: Placement,
     /// Shares that go on to the receiver at once; the others wait to be unfrozen.
     pub(crate) active: BTreeSet<NonZeroU8>,
+    /// Octets that the server was given and that are not confirmed.
+    pub(crate) relayed: usize,
     pub(crate) retry_at: Instant,
     pub(crate) attempts: u32,
 }
@@ -133,6 +141,8 @@ pub(crate) struct Outgoing {
     pub(crate) digest: Option<[u8; 32]>,
     pub(crate) started: Instant,
     pub(crate) moved: Instant,
+    /// When the window was made smaller for want of room at a holder.
+    pub(crate) shrunk: Instant,
     pub(crate) paths: Paths,
     pub(crate) last_problem: Option<PlacementError>,
 }
@@ -197,7 +207,7 @@ impl Outgoing {
             .into_iter()
             .map(|share| {
                 let digest = digest_of(&[share.head(), share.body()]);
-                (share.index(), OwnShare { share, digest, sent: false })
+                (share.index(), OwnShare { share, digest, sent: false, not_before: None, refusals: 0 })
             })
             .collect();
         let mut id = [0; 12];
@@ -209,9 +219,11 @@ impl Outgoing {
             n,
             k,
             octets: data.len() as u64,
+            number: self.next,
             active: placement.iter().take(usize::from(k)).map(|(i, _)| i).collect(),
             placement,
             shares,
+            relayed: 0,
             retry_at: now + retry_after,
             attempts: 0,
         };

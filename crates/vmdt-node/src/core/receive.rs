@@ -185,6 +185,9 @@ impl Core {
             }
             Message::Error { code, text, about: Some(about) } => {
                 if let Some(id) = about.to_message_id() {
+                    if self.spreads.contains_key(&id) {
+                        return self.holder_refused(now, from, id);
+                    }
                     match self.incoming_by_id.get(&(from, id)) {
                         Some(handle) => {
                             let error = TransferError::Remote { peer: from, code, text };
@@ -206,7 +209,20 @@ impl Core {
         if self.labels.get(&id).is_some_and(|e| e.sender == from) {
             let _ = self.collector.remove(now, id, from);
         }
+        let held: Option<(NodeId, Vec<NonZeroU8>)> = self
+            .pool
+            .announcement(id)
+            .filter(|a| a.sender == from || a.receiver == from)
+            .map(|a| (a.receiver, a.shares.iter().map(|s| s.index).collect()));
         let _ = self.pool.remove(now, id, from);
+        if let Some((receiver, indices)) = held {
+            for index in indices {
+                self.cancel_share(now, receiver, id, index);
+            }
+            if let Some(peer) = self.peers.get_mut(&receiver) {
+                peer.forget(id);
+            }
+        }
         let _ = self.early.take(id);
     }
 
@@ -227,10 +243,7 @@ impl Core {
                         self.store(now, early.from, message, early.index, early.octets);
                     }
                 }
-                Err(error) => {
-                    self.stats.refused_shares += 1;
-                    tracing::debug!(%error, "an announcement was refused");
-                }
+                Err(error) => self.tell_no_room(now, ann.sender, message, &error.to_string()),
             }
             return;
         }
@@ -320,9 +333,20 @@ impl Core {
     fn store(&mut self, now: Instant, from: NodeId, message: MessageId, index: NonZeroU8, octets: Bytes) {
         let digest = digest_of(&[&octets]);
         if let Err(error) = self.pool.store(now, from, message, index, octets, digest) {
-            self.stats.refused_shares += 1;
-            tracing::debug!(%error, "a share was refused");
+            self.tell_no_room(now, from, message, &error.to_string());
         }
+    }
+
+    /// Tells a sender that this node does not hold what it was given.
+    fn tell_no_room(&mut self, now: Instant, sender: NodeId, message: MessageId, why: &str) {
+        self.stats.refused_shares += 1;
+        tracing::debug!(why, "a share is not held");
+        let line = Message::Error {
+            code: ErrorCode::QuotaExceeded,
+            text: why.to_owned(),
+            about: Some(MessageName::from(message)),
+        };
+        self.send_line(now, sender, line);
     }
 
     /// Takes a share of a message for this node.
@@ -481,7 +505,16 @@ impl Core {
             incoming.carried(*carrier, *octets);
         }
         match incoming.segment(now, message, envelope, payload) {
-            Ok(Taken::Kept) => self.drain_incoming(now, handle),
+            Ok(Taken::Kept) => {
+                self.drain_incoming(now, handle);
+                let waiting = match self.incoming.get_mut(&handle) {
+                    Some(incoming) => incoming.acknowledge_waiting(),
+                    None => Vec::new(),
+                };
+                for message in waiting {
+                    self.acknowledge(now, from, message);
+                }
+            }
             Ok(Taken::Again) => self.acknowledge(now, from, message),
             Err(error) => self.fail_incoming(now, handle, error),
         }
@@ -579,18 +612,20 @@ impl Core {
         self.outputs.push_back(Output::Deliver { handle, event });
     }
 
-    /// The first of the unacknowledged pieces was taken.
+    /// The first of the pieces that were handed on was taken.
     fn written(&mut self, now: Instant, handle: u64) {
         let Some(incoming) = self.incoming.get_mut(&handle) else { return };
-        if incoming.finishing && incoming.unacknowledged.len() <= 1 {
+        if incoming.finishing && incoming.untaken.len() <= 1 {
             // the last piece is confirmed when all is done with it
             return;
         }
-        let Some((message, octets)) = incoming.unacknowledged.pop_front() else { return };
+        let Some((message, octets)) = incoming.untaken.pop_front() else { return };
         incoming.taken += octets as u64;
         incoming.moved = now;
         let from = incoming.from;
-        self.acknowledge(now, from, message);
+        if let Some(message) = message {
+            self.acknowledge(now, from, message);
+        }
     }
 
     /// The octets of one [`SinkOp::Write`] are in the file.
@@ -633,7 +668,7 @@ impl Core {
     }
 
     fn confirm_all(&mut self, now: Instant, incoming: Incoming) {
-        for (message, _) in incoming.unacknowledged {
+        for message in incoming.untaken.into_iter().filter_map(|(message, _)| message) {
             self.acknowledge(now, incoming.from, message);
         }
     }

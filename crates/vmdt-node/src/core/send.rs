@@ -3,18 +3,24 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU8;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vmdt_ssms::Threshold;
 use vmdt_wire::{Caps, ErrorCode, Message, MessageId, MessageName, NodeId};
 
+use super::config::MAX_WINDOW;
 use super::envelope::Kind;
 use super::event::{Paths, TransferError};
 use super::outgoing::{Outgoing, Source, Unplaced};
 use super::placement::{Carrier, Carriers};
 use super::{Core, Event, Output};
 
+/// Octets of shares that may be under way through the server: it buffers little for a receiver
+/// that is slow, and refuses the rest.
+const MAX_RELAYED: usize = 384 * 1024;
+/// How long a share waits whose carrier had no room.
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// Segments that may be under way before the first is confirmed; one more for each confirmation,
 /// up to the configured window.
 pub(crate) const FIRST_WINDOW: usize = 4;
@@ -89,6 +95,7 @@ impl Core {
             digest: None,
             started: now,
             moved: now,
+            shrunk: now,
             paths: Paths::new(),
             last_problem: None,
         };
@@ -175,9 +182,13 @@ impl Core {
     fn pump_source(&mut self, _now: Instant, id: MessageId) {
         let max = self.config.segment;
         let Some(out) = self.outgoing.get_mut(&id) else { return };
+        // a receiver keeps so many segments while an earlier one is missing, and no more
+        let numbers = out.in_flight.iter().filter_map(|m| Some(self.spreads.get(m)?.number));
+        let oldest = numbers.min().unwrap_or(out.next);
         if out.source == Source::Waiting
             && out.unplaced.is_none()
             && out.in_flight.len() < out.window
+            && out.next.wrapping_sub(oldest) < MAX_WINDOW as u32
         {
             out.source = Source::Asked;
             self.outputs.push_back(Output::NeedData { transfer: id, max });
@@ -236,14 +247,24 @@ impl Core {
                     Carrier::Direct | Carrier::Server => spread.active.contains(&index),
                 };
                 let parts = || vec![Bytes::copy_from_slice(own.share.head()), own.share.body().clone()];
-                (due && !own.sent).then(|| (index, carrier, parts()))
+                let due = due && !own.sent && own.not_before.is_none_or(|at| at <= now);
+                due.then(|| (index, carrier, parts()))
             })
             .collect();
         let mut told = BTreeSet::new();
         for (index, carrier, parts) in due {
             let sent = match carrier {
                 Carrier::Direct => self.send_share(now, to, to, message, index, k, parts, false),
-                Carrier::Server => self.relay_share(now, to, to, message, index, &parts),
+                Carrier::Server => {
+                    let octets: usize = parts.iter().map(Bytes::len).sum();
+                    let room = self.relayed == 0 || self.relayed + octets <= MAX_RELAYED;
+                    let sent = room && self.relay_share(now, to, to, message, index, &parts);
+                    if sent && let Some(spread) = self.spreads.get_mut(&message) {
+                        spread.relayed += octets;
+                        self.relayed += octets;
+                    }
+                    sent
+                }
                 Carrier::Member(holder) => {
                     if !self.is_present(holder) {
                         continue;
@@ -333,12 +354,63 @@ impl Core {
             carriers.members.retain(|m| *m != holder);
         }
         let Some(spread) = self.spreads.get_mut(&message) else { return };
-        if spread.placement.relocate(index, &carriers).is_some() {
-            if let Some(own) = spread.shares.get_mut(&index) {
-                own.sent = false;
-            }
+        let moved = spread.placement.relocate(index, &carriers).is_some();
+        if let Some(own) = spread.shares.get_mut(&index) {
+            own.sent = false;
+            // it may have room later, if nobody else has now
+            own.refusals = own.refusals.saturating_add(1);
+            let pause = REFUSED_PAUSE * 2u32.pow(own.refusals.min(4));
+            own.not_before = (!moved).then(|| now + pause);
+        }
+        if moved {
             self.announce(now, message);
             self.hand_out(now, message);
+        }
+    }
+
+    /// A holder has no room for a message, or does not take it.
+    pub(super) fn holder_refused(&mut self, now: Instant, holder: NodeId, message: MessageId) {
+        let Some(spread) = self.spreads.get(&message) else { return };
+        let transfer = spread.transfer;
+        let at_holder: Vec<NonZeroU8> = spread
+            .placement
+            .iter()
+            .filter(|(_, c)| *c == Carrier::Member(holder))
+            .map(|(index, _)| index)
+            .collect();
+        if let Some(out) = self.outgoing.get_mut(&transfer)
+            && now >= out.shrunk + REFUSED_PAUSE
+        {
+            out.shrunk = now;
+            out.window = (out.window / 2).max(2);
+        }
+        for index in at_holder {
+            self.share_refused(now, message, index);
+        }
+    }
+
+    /// The server passed something not on: the newest share it can have been is sent again.
+    pub(super) fn relay_refused(&mut self, now: Instant, to: NodeId, index: u16) {
+        let Some(index) = u8::try_from(index).ok().and_then(NonZeroU8::new) else { return };
+        let newest = self
+            .outgoing
+            .values()
+            .filter(|o| o.to == to)
+            .flat_map(|o| &o.in_flight)
+            .filter_map(|m| self.spreads.get(m))
+            .filter(|s| {
+                s.placement.carrier(index) == Some(Carrier::Server)
+                    && s.shares.get(&index).is_some_and(|own| own.sent)
+            })
+            .max_by_key(|s| s.number)
+            .map(|s| s.id);
+        let Some(spread) = newest.and_then(|m| self.spreads.get_mut(&m)) else { return };
+        if let Some(own) = spread.shares.get_mut(&index) {
+            own.sent = false;
+            own.not_before = Some(now + REFUSED_PAUSE);
+            let octets = own.share.len().min(spread.relayed);
+            spread.relayed -= octets;
+            self.relayed = self.relayed.saturating_sub(octets);
         }
     }
 
@@ -383,6 +455,10 @@ impl Core {
         out.moved = now;
         let progress = out.progress();
         self.outputs.push_back(Output::Progress { transfer: spread.transfer, progress });
+        if spread.relayed > 0 {
+            // the server has room for the next
+            self.resend_unsent(now, spread.transfer);
+        }
         self.pump_source(now, spread.transfer);
         self.finish_outgoing(now, spread.transfer);
     }
@@ -399,6 +475,7 @@ impl Core {
     /// Forgets a message: nothing more of it is sent, its holders drop it.
     fn drop_spread(&mut self, now: Instant, message: MessageId) -> Option<super::Spread> {
         let spread = self.spreads.remove(&message)?;
+        self.relayed = self.relayed.saturating_sub(spread.relayed);
         for (index, carrier) in spread.placement.iter() {
             match carrier {
                 Carrier::Member(holder) => self.cancel_share(now, holder, message, index),
@@ -478,7 +555,7 @@ impl Core {
             if still >= self.config.stall_timeout {
                 let error = match out.last_problem {
                     Some(problem) => TransferError::Placement(problem),
-                    None => self.stalled(id, std::time::Duration::from_secs(still.as_secs())),
+                    None => self.stalled(id, Duration::from_secs(still.as_secs())),
                 };
                 self.fail_outgoing(now, id, error, true);
                 continue;
@@ -533,7 +610,7 @@ impl Core {
         self.hand_out(now, message);
     }
 
-    fn stalled(&self, id: MessageId, after: std::time::Duration) -> TransferError {
+    fn stalled(&self, id: MessageId, after: Duration) -> TransferError {
         let Some(out) = self.outgoing.get(&id) else { return TransferError::Closed };
         let carriers = self.carriers_for(out);
         let present = if self.is_present(out.to) { "is present" } else { "is away" };

@@ -36,6 +36,8 @@ use crate::stats::PathStats;
 
 /// Smallest payload a peer can hold us to.
 const MIN_PAYLOAD: u16 = 64;
+/// Octets of a FIN without words.
+const FIN_FIXED: usize = 4;
 /// Shortest idle timeout a peer can hold us to.
 const MIN_IDLE: Duration = Duration::from_millis(100);
 
@@ -354,6 +356,11 @@ impl Session {
             self.abort(CloseReason::Local);
             return;
         }
+        let mut room = reason.len().min(self.max_payload.saturating_sub(FIN_FIXED));
+        while !reason.is_char_boundary(room) {
+            room -= 1;
+        }
+        let reason = reason.get(..room).unwrap_or_default();
         let fin = Fin::new(FinKind::CloseSession, code, reason);
         if self.drain(now, fin, CloseReason::Local)
             && let Some(closing) = &mut self.closing

@@ -7,12 +7,20 @@ use std::time::Instant;
 use vmdt_wire::segment::{Ack, FLOW_WINDOW_UNIT, Fin, Nak, Syn, SynKind};
 use vmdt_wire::{Flags, FlowId, HEADER_LEN, Header, NodeId, PacketType, Seq, checksum};
 
-use super::Session;
+use super::{FIN_FIXED, Session};
 use crate::config::Integrity;
 use crate::packet_number::{truncate, truncate_seq};
+use crate::send_flow::Outgoing;
 use crate::send_flows::SegmentRef;
 use crate::sent::Content;
 use crate::state::SessionState;
+
+/// Octets of an ACK with one range, and of each further one.
+const ACK_FIXED: usize = 20;
+const ACK_BLOCK: usize = 8;
+/// Octets of a NAK without holes, and of each hole.
+const NAK_FIXED: usize = 2;
+const NAK_HOLE: usize = 4;
 
 /// Writes one datagram into `buf`, which it clears first.
 fn write_datagram(
@@ -149,7 +157,9 @@ impl Session {
         }
         let flow = self.recv.next_announcement().unwrap_or(self.last_flow);
         let (delay, window) = (self.ack.delay_micros(now), self.recv.session_window());
-        let Some(ack) = Ack::from_ranges(delay, window, self.ack.ranges()) else {
+        // An ACK is no larger than the segments agreed on.
+        let fit = self.max_payload.saturating_sub(ACK_FIXED) / ACK_BLOCK + 1;
+        let Some(ack) = Ack::from_ranges(delay, window, self.ack.ranges().take(fit)) else {
             return false;
         };
         self.ack.on_ack_sent();
@@ -172,9 +182,10 @@ impl Session {
         let hole = self
             .recv
             .next_hole(now, |naks| now + round * (1 << naks.min(5)));
-        let Some((flow, next, holes)) = hole else {
+        let Some((flow, next, mut holes)) = hole else {
             return false;
         };
+        holes.truncate(self.max_payload.saturating_sub(NAK_FIXED) / NAK_HOLE);
         let Ok(nak) = Nak::new(holes) else {
             return false;
         };
@@ -246,6 +257,7 @@ impl Session {
             return false;
         }
         if let Some(at) = self.pacer.delay(now, datagram) {
+            self.app_limited = false;
             self.pacing_at = Some(at);
             return false;
         }
@@ -254,8 +266,9 @@ impl Session {
             self.shed_records(now);
         }
         let sent = self.send_notice(now, buf)
-            || self.send_lost(now, buf)
             || self.send_heartbeat(now, buf)
+            || self.send_control(now, buf)
+            || self.send_lost(now, buf)
             || self.send_new(now, buf);
         if !sent {
             self.app_limited = true;
@@ -285,8 +298,11 @@ impl Session {
             };
             let flow = notice.flow;
             let fin = Fin::new(notice.kind, notice.code, "");
-            // The payload of a FIN without words has four octets.
-            let number = self.track(now, self.framing() + 4, Content::Notice(notice_number));
+            let number = self.track(
+                now,
+                self.framing() + FIN_FIXED,
+                Content::Notice(notice_number),
+            );
             let header = self.header(PacketType::Fin, flow, number);
             self.put(buf, header, |out| fin.emit_into(out));
             return true;
@@ -323,17 +339,30 @@ impl Session {
         buf: &mut Vec<u8>,
         segment: SegmentRef,
         flow: FlowId,
-        outgoing: &crate::send_flow::Outgoing,
+        outgoing: &Outgoing,
     ) {
         let number = self.write_data(now, buf, segment, flow, outgoing, Flags::RETRANSMIT);
         self.send.on_sent_again(now, segment, number);
         self.stats.segments_retransmitted += 1;
     }
 
+    fn send_control(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let cut = self.send.next_control(self.max_payload);
+        cut.is_some_and(|cut| self.write_new(now, buf, cut))
+    }
+
     fn send_new(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
-        let Some((segment, flow, outgoing)) = self.send.next_new(self.max_payload) else {
-            return false;
-        };
+        let cut = self.send.next_new(self.max_payload);
+        cut.is_some_and(|cut| self.write_new(now, buf, cut))
+    }
+
+    /// Sends a segment for the first time.
+    fn write_new(
+        &mut self,
+        now: Instant,
+        buf: &mut Vec<u8>,
+        (segment, flow, outgoing): (SegmentRef, FlowId, Outgoing),
+    ) -> bool {
         let number = self.write_data(now, buf, segment, flow, &outgoing, Flags::NONE);
         self.stats.data_octets_sent += outgoing.data.len() as u64;
         self.send.on_sent(now, segment, outgoing, number);
@@ -346,7 +375,7 @@ impl Session {
         buf: &mut Vec<u8>,
         segment: SegmentRef,
         flow: FlowId,
-        outgoing: &crate::send_flow::Outgoing,
+        outgoing: &Outgoing,
         flags: Flags,
     ) -> u64 {
         let content = Content::Segment {
