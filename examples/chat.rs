@@ -26,8 +26,9 @@ On several machines, run `file_transfer serve --listen 0.0.0.0:8080` on one and 
 Where input is no terminal its lines are taken as if they were typed, as soon as the room is ready,
 and the program ends with the last of them.";
 
+/// A chat room in a VMDT cluster.
 #[derive(Parser)]
-#[command(name = "chat", about, after_long_help = MORE)]
+#[command(name = "chat", after_long_help = MORE)]
 struct Cli {
     /// The server [default: the one on this machine, which the first chat starts]
     #[arg(long, value_name = "HOST:PORT")]

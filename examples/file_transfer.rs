@@ -43,8 +43,9 @@ encrypted or authenticated beyond that. Use it on networks you trust.
 
 Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage.";
 
+/// Sends a file through a VMDT cluster, as a demonstration in one process or between several.
 #[derive(Parser)]
-#[command(name = "file_transfer", about, after_long_help = WALK_THROUGH, args_conflicts_with_subcommands = true)]
+#[command(name = "file_transfer", after_long_help = WALK_THROUGH, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     role: Option<Role>,

@@ -224,8 +224,7 @@ pub async fn send(settings: &Settings, to: NodeId, path: &Path, patience: Durati
             patience.as_secs()
         ),
     };
-    let result = unless_stopped(send_file(&mut session, to, path, digest, patience)).await;
-    // an interrupted transfer is taken back by the node as it closes
+    let result = send_file(&mut session, to, path, digest, patience).await;
     session.close().await;
     result
 }
@@ -237,14 +236,22 @@ async fn send_file(
     digest: [u8; 32],
     patience: Duration,
 ) -> Result<()> {
-    wait_for(session, to, patience).await?;
+    unless_stopped(wait_for(session, to, patience)).await?;
     let mut sending = session.node.send_path(to, path).await?;
     let total = std::fs::metadata(path).map(|m| m.len()).ok();
     let mut meter = Meter::new("sending", total);
     let mut progress = sending.progress();
     let mut delivered = 0;
+    let stop = stop_requested();
+    tokio::pin!(stop);
     let receipt = loop {
         tokio::select! {
+            () = &mut stop => {
+                // the receiver is to hear of it, before this node is gone
+                sending.cancel().await;
+                session.settle().await;
+                return Err(Interrupted.into());
+            }
             result = sending.delivered() => break result,
             event = session.events.next() => if let Some(event) = event {
                 if describe(&event).is_some() {

@@ -28,7 +28,9 @@ const INBOUND: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a line to a 1.0 peer may take.
 const LINE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long closing may take.
+/// How long a node that closes waits for its peers to have heard what they need to know.
+const LINGER: Duration = Duration::from_millis(800);
+/// How long the rest of closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a connection to the TCP port may stay open.
 const PEER_CONN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,19 +73,56 @@ pub(crate) struct Started {
 
 /// What the driver's own tasks report.
 enum Internal {
-    Connected { attempt: u64, writer: mpsc::UnboundedSender<Bytes>, stop: oneshot::Sender<()> },
-    ConnectFailed { attempt: u64, error: io::Error },
-    ControlBytes { attempt: u64, bytes: Bytes },
-    ControlSent { attempt: u64, octets: usize },
-    ControlClosed { attempt: u64 },
-    Data { transfer: MessageId, result: Result<(Bytes, bool), String> },
-    SinkWritten { handle: u64 },
-    SinkFailed { handle: u64, why: String },
-    SinkFinished { handle: u64, path: PathBuf },
-    LineSent { op: u64, result: Result<(), String> },
-    PeerOpened { conn: PeerConn, stop: oneshot::Sender<()> },
-    PeerBytes { conn: PeerConn, bytes: Bytes },
-    PeerClosed { conn: PeerConn },
+    Connected {
+        attempt: u64,
+        writer: mpsc::UnboundedSender<Bytes>,
+        stop: oneshot::Sender<()>,
+    },
+    ConnectFailed {
+        attempt: u64,
+        error: io::Error,
+    },
+    ControlBytes {
+        attempt: u64,
+        bytes: Bytes,
+    },
+    ControlSent {
+        attempt: u64,
+        octets: usize,
+    },
+    ControlClosed {
+        attempt: u64,
+    },
+    Data {
+        transfer: MessageId,
+        result: Result<(Bytes, bool), String>,
+    },
+    SinkWritten {
+        handle: u64,
+    },
+    SinkFailed {
+        handle: u64,
+        why: String,
+    },
+    SinkFinished {
+        handle: u64,
+        path: PathBuf,
+    },
+    LineSent {
+        op: u64,
+        result: Result<(), String>,
+    },
+    PeerOpened {
+        conn: PeerConn,
+        stop: oneshot::Sender<()>,
+    },
+    PeerBytes {
+        conn: PeerConn,
+        bytes: Bytes,
+    },
+    PeerClosed {
+        conn: PeerConn,
+    },
 }
 
 struct OutgoingTransfer {
@@ -112,7 +151,12 @@ pub(crate) struct Loss {
 impl Loss {
     pub(crate) fn new(fraction: f64, seed: u64) -> Loss {
         let threshold = (fraction.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
-        Loss { threshold, state: seed | 1, dropped: Arc::default(), sent: Arc::default() }
+        Loss {
+            threshold,
+            state: seed | 1,
+            dropped: Arc::default(),
+            sent: Arc::default(),
+        }
     }
 
     /// Whether the next datagram is lost. The generator is splitmix64.
@@ -428,7 +472,10 @@ impl State {
             let piece = octets.split_to(octets.len().min(max));
             let last = octets.is_empty();
             // not at once: the core is being drained
-            let _ = self.internal.send(Internal::Data { transfer, result: Ok((piece, last)) });
+            let _ = self.internal.send(Internal::Data {
+                transfer,
+                result: Ok((piece, last)),
+            });
         }
     }
 
@@ -441,7 +488,8 @@ impl State {
             };
             let (sender, ops) = std::sync::mpsc::channel();
             let internal = self.internal.clone();
-            self.tasks.spawn_blocking(move || write_file(handle, &folder, &ops, &internal));
+            self.tasks
+                .spawn_blocking(move || write_file(handle, &folder, &ops, &internal));
             self.sinks.insert(handle, sender);
         }
         let ends = matches!(op, SinkOp::Finish | SinkOp::Abort);
@@ -458,13 +506,22 @@ impl State {
             control.as_ref().is_some_and(|c| c.attempt == attempt)
         };
         match report {
-            Internal::Connected { attempt, writer, stop } => {
-                self.control = Some(Control { attempt, writer, _stop: stop });
+            Internal::Connected {
+                attempt,
+                writer,
+                stop,
+            } => {
+                self.control = Some(Control {
+                    attempt,
+                    writer,
+                    _stop: stop,
+                });
                 self.core.handle_control_connected(now(), attempt);
             }
             Internal::ConnectFailed { attempt, error } => {
                 tracing::debug!(%error, "the server can't be reached");
-                self.core.handle_control_failed(now(), attempt, error.kind());
+                self.core
+                    .handle_control_failed(now(), attempt, error.kind());
             }
             Internal::ControlBytes { attempt, bytes } if current(attempt, &self.control) => {
                 self.core.handle_control_bytes(now(), &bytes);
@@ -552,13 +609,23 @@ impl State {
             Content::File(file) => {
                 let (need, wanted) = mpsc::unbounded_channel();
                 let internal = self.internal.clone();
-                self.tasks.spawn_blocking(move || read_file(id, file, wanted, &internal));
+                self.tasks
+                    .spawn_blocking(move || read_file(id, file, wanted, &internal));
                 (Some(need), None)
             }
         };
-        let transfer = OutgoingTransfer { need, octets, progress, done: Some(done) };
+        let transfer = OutgoingTransfer {
+            need,
+            octets,
+            progress,
+            done: Some(done),
+        };
         self.outgoing.insert(id, transfer);
-        Ok(Started { id, progress: watch, done: result })
+        Ok(Started {
+            id,
+            progress: watch,
+            done: result,
+        })
     }
 
     fn status(&self) -> Vec<ClusterStatus> {
@@ -573,7 +640,11 @@ impl State {
                 open_peers: c.info().is_some_and(|i| i.options.open_peers),
                 members: c
                     .members()
-                    .map(|(id, m)| MemberStatus { id, present: m.present, address: m.address })
+                    .map(|(id, m)| MemberStatus {
+                        id,
+                        present: m.present,
+                        address: m.address,
+                    })
                     .collect(),
             })
             .collect()
@@ -605,22 +676,31 @@ impl State {
         });
     }
 
-    /// Says good-bye: what is in the outputs and datagrams goes out, within a bound.
+    /// Says good-bye: what peers need to know reaches them, within a bound.
     async fn close(&mut self) {
         self.core.close(now());
-        let until = now() + CLOSE_TIMEOUT;
-        while now() < until {
+        let until = now() + LINGER;
+        let mut received = Vec::with_capacity(RECEIVE_BATCH);
+        loop {
             let more = self.flush();
-            if self.unsent.is_some() {
-                let wait = tokio::time::sleep_until(until.into());
-                tokio::select! {
-                    _ = self.socket.writable() => {}
-                    () = wait => break,
-                }
-            } else if !more {
+            if self.core.is_quiet() || now() >= until {
                 break;
             }
+            if more {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let at = self.core.poll_timeout().map_or(until, |at| at.min(until));
+            tokio::select! {
+                _ = self.socket.readable() => {
+                    receive(&self.socket, &mut received);
+                    self.core.handle_datagrams(now(), received.drain(..));
+                }
+                () = tokio::time::sleep_until(at.into()) => self.core.handle_timeout(now()),
+            }
         }
+        self.core.hang_up(now());
+        while self.flush() {}
         // the writer of the control connection ends when its channel is dropped and empty
         self.control = None;
         self.sinks.clear();
@@ -654,14 +734,21 @@ async fn control_connection(
     let (mut reader, mut writer) = stream.into_split();
     let (lines, mut queue) = mpsc::unbounded_channel::<Bytes>();
     let (stop, stopped) = oneshot::channel();
-    let _ = internal.send(Internal::Connected { attempt, writer: lines, stop });
+    let _ = internal.send(Internal::Connected {
+        attempt,
+        writer: lines,
+        stop,
+    });
     let report = internal.clone();
     let write = async move {
         while let Some(bytes) = queue.recv().await {
             if writer.write_all(&bytes).await.is_err() {
                 return;
             }
-            let _ = report.send(Internal::ControlSent { attempt, octets: bytes.len() });
+            let _ = report.send(Internal::ControlSent {
+                attempt,
+                octets: bytes.len(),
+            });
         }
         // the core closed: what was queued is written, the other side reads an end
         let _ = writer.shutdown().await;
@@ -674,7 +761,9 @@ async fn control_connection(
                 Ok(0) | Err(_) => return,
                 Ok(_) => {
                     let bytes = bytes.freeze();
-                    let _ = arrived.send(Internal::ControlBytes { attempt, bytes }).await;
+                    let _ = arrived
+                        .send(Internal::ControlBytes { attempt, bytes })
+                        .await;
                 }
             }
         }
@@ -720,10 +809,12 @@ fn write_file(
     };
     while let Ok(op) = ops.recv() {
         match op {
-            SinkOp::Open { name, .. } => match PartFile::create(folder, &name, &format!("{}-{handle}", std::process::id())) {
-                Ok(part) => file = Some(part),
-                Err(why) => return fail(why),
-            },
+            SinkOp::Open { name, .. } => {
+                match PartFile::create(folder, &name, &format!("{}-{handle}", std::process::id())) {
+                    Ok(part) => file = Some(part),
+                    Err(why) => return fail(why),
+                }
+            }
             SinkOp::Write(octets) => {
                 if let Some(part) = &mut file {
                     if let Err(why) = part.write(&octets) {

@@ -53,7 +53,11 @@ pub fn safe_name(name: &str) -> String {
         cut -= 1;
     }
     safe.truncate(cut);
-    let stem = safe.split('.').next().unwrap_or_default().to_ascii_uppercase();
+    let stem = safe
+        .split('.')
+        .next()
+        .unwrap_or_default()
+        .to_ascii_uppercase();
     let device = matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL")
         || (stem.len() == 4
             && (stem.starts_with("COM") || stem.starts_with("LPT"))
@@ -98,14 +102,19 @@ impl PartFile {
             .create_new(true)
             .open(&part)
             .map_err(|e| explain(&e, "making", &part))?;
-        Ok(PartFile { folder: folder.to_owned(), name, part, file: Some(file) })
+        Ok(PartFile {
+            folder: folder.to_owned(),
+            name,
+            part,
+            file: Some(file),
+        })
     }
 
     pub(crate) fn write(&mut self, octets: &[u8]) -> Result<(), String> {
         match &mut self.file {
-            Some(file) => {
-                file.write_all(octets).map_err(|e| explain(&e, "writing to", &self.folder))
-            }
+            Some(file) => file
+                .write_all(octets)
+                .map_err(|e| explain(&e, "writing to", &self.folder)),
             None => Err("the file is closed".into()),
         }
     }
@@ -113,7 +122,8 @@ impl PartFile {
     /// Syncs the file and gives it a name that nothing else has.
     pub(crate) fn finish(mut self) -> Result<PathBuf, String> {
         if let Some(file) = self.file.take() {
-            file.sync_all().map_err(|e| explain(&e, "syncing", &self.part))?;
+            file.sync_all()
+                .map_err(|e| explain(&e, "syncing", &self.part))?;
         }
         for number in 0..MAX_TRIES {
             let target = self.folder.join(numbered(&self.name, number));
@@ -129,7 +139,11 @@ impl PartFile {
                 Err(e) => return Err(explain(&e, "naming", &target)),
             }
         }
-        Err(format!("too many files are named {} in {}", self.name, self.folder.display()))
+        Err(format!(
+            "too many files are named {} in {}",
+            self.name,
+            self.folder.display()
+        ))
     }
 }
 
@@ -147,7 +161,10 @@ fn place(part: &Path, target: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
         Err(_) => {
             // no hard links here: take the name first, then replace our own empty file
-            OpenOptions::new().write(true).create_new(true).open(target)?;
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(target)?;
             fs::rename(part, target).inspect_err(|_| {
                 let _ = fs::remove_file(target);
             })
@@ -182,7 +199,12 @@ impl SourceFile {
         if !meta.is_file() {
             return Err(format!("{} is not a regular file", path.display()));
         }
-        Ok(SourceFile { file, path: path.to_owned(), size: meta.len(), read: 0 })
+        Ok(SourceFile {
+            file,
+            path: path.to_owned(),
+            size: meta.len(),
+            read: 0,
+        })
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -190,7 +212,10 @@ impl SourceFile {
     }
 
     pub(crate) fn name(&self) -> String {
-        self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+        self.path
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default()
     }
 
     /// The next octets, and whether they are the last.
@@ -203,7 +228,10 @@ impl SourceFile {
             .map_err(|e| explain(&e, "reading", &self.path))?;
         self.read += octets.len() as u64;
         if octets.len() as u64 != want {
-            return Err(format!("{} became shorter while it was sent", self.path.display()));
+            return Err(format!(
+                "{} became shorter while it was sent",
+                self.path.display()
+            ));
         }
         Ok((octets.into(), self.read == self.size))
     }
@@ -248,7 +276,10 @@ mod tests {
             part.write(format!("content {i}").as_bytes()).unwrap();
             paths.push(part.finish().unwrap());
         }
-        let names: Vec<_> = paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
+        let names: Vec<_> = paths
+            .iter()
+            .map(|p| p.file_name().unwrap().to_str().unwrap())
+            .collect();
         assert_eq!(names, ["a.txt", "a (1).txt", "a (2).txt"]);
         for (i, path) in paths.iter().enumerate() {
             assert_eq!(fs::read_to_string(path).unwrap(), format!("content {i}"));
@@ -289,13 +320,24 @@ mod tests {
         assert_eq!(s.next(3).unwrap(), (Bytes::from_static(b"123"), false));
         assert_eq!(s.next(3).unwrap(), (Bytes::from_static(b"45"), true));
         fs::write(&path, b"").unwrap();
-        assert_eq!(SourceFile::open(&path).unwrap().next(3).unwrap(), (Bytes::new(), true));
+        assert_eq!(
+            SourceFile::open(&path).unwrap().next(3).unwrap(),
+            (Bytes::new(), true)
+        );
         fs::write(&path, b"12345").unwrap();
         let mut s = SourceFile::open(&path).unwrap();
         fs::write(&path, b"1").unwrap();
         assert!(s.next(9).unwrap_err().contains("shorter"));
-        assert!(SourceFile::open(&dir).unwrap_err().contains("not a regular file"));
-        assert!(SourceFile::open(&dir.join("none")).unwrap_err().contains("does not exist"));
+        assert!(
+            SourceFile::open(&dir)
+                .unwrap_err()
+                .contains("not a regular file")
+        );
+        assert!(
+            SourceFile::open(&dir.join("none"))
+                .unwrap_err()
+                .contains("does not exist")
+        );
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -48,20 +48,24 @@
 //! of k carriers, or of the receiver's own link, can read it; whoever can inject datagrams can
 //! disturb it. Do not use it against such an adversary.
 
+mod builder;
 pub mod core;
 mod driver;
 mod files;
 mod handle;
+mod sending;
 mod server;
 
 pub use crate::core::{
-    Carried, Carrier, ConfigError, CoreConfig, Event, Paths, PlacementError, Progress, Receipt, TransferError,
+    Carried, Carrier, ConfigError, CoreConfig, Event, Paths, PlacementError, Progress, Receipt,
+    TransferError,
 };
+pub use builder::NodeBuilder;
 pub use files::safe_name;
 pub use handle::{
-    Cluster, ClusterStatus, Events, MemberStatus, Node, NodeBuilder, NodeError, PathReport, Policy,
-    ProgressStream, Sending,
+    Cluster, ClusterStatus, Events, MemberStatus, Node, NodeError, PathReport, Policy,
 };
+pub use sending::{ProgressStream, Sending};
 pub use server::Server;
 pub use vmdt_control::{RegistryConfig, RegistryEvent};
 pub use vmdt_rdt::{Config as TransportConfig, PathStats};

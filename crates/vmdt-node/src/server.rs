@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot, Mutex};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use vmdt_control::{ConnId, Registry, RegistryConfig, RegistryEvent, RegistryOutput};
 
 use crate::driver::now;
@@ -23,9 +23,19 @@ const EVENTS: usize = 1024;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 enum Input {
-    Opened { conn: ConnId, peer: SocketAddr, writer: mpsc::UnboundedSender<Bytes>, stop: oneshot::Sender<()> },
-    Bytes { conn: ConnId, bytes: Bytes },
-    Closed { conn: ConnId },
+    Opened {
+        conn: ConnId,
+        peer: SocketAddr,
+        writer: mpsc::UnboundedSender<Bytes>,
+        stop: oneshot::Sender<()>,
+    },
+    Bytes {
+        conn: ConnId,
+        bytes: Bytes,
+    },
+    Closed {
+        conn: ConnId,
+    },
 }
 
 /// A running server.
@@ -63,8 +73,11 @@ impl Server {
     ///
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
-    pub async fn bind_with(address: SocketAddr, config: RegistryConfig) -> Result<Server, NodeError> {
-        let fail = |source| NodeError::Bind { address, source };
+    pub async fn bind_with(
+        address: SocketAddr,
+        config: RegistryConfig,
+    ) -> Result<Server, NodeError> {
+        let fail = |cause| NodeError::Bind { address, cause };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let local = listener.local_addr().map_err(fail)?;
         let mut seed = [0; 32];
@@ -73,7 +86,11 @@ impl Server {
         let (events_in, events) = mpsc::channel(EVENTS);
         let registry = Registry::new(config, seed);
         tokio::spawn(run(registry, listener, closing, events_in));
-        Ok(Server { local, close, events: Arc::new(Mutex::new(events)) })
+        Ok(Server {
+            local,
+            close,
+            events: Arc::new(Mutex::new(events)),
+        })
     }
 
     /// The address it listens on.
@@ -191,7 +208,16 @@ async fn connection(
     let (mut reader, mut writer) = stream.into_split();
     let (lines, mut queue) = mpsc::unbounded_channel::<Bytes>();
     let (stop, stopped) = oneshot::channel();
-    if inputs.send(Input::Opened { conn, peer, writer: lines, stop }).await.is_err() {
+    if inputs
+        .send(Input::Opened {
+            conn,
+            peer,
+            writer: lines,
+            stop,
+        })
+        .await
+        .is_err()
+    {
         return;
     }
     let write = async move {
@@ -208,7 +234,14 @@ async fn connection(
             match reader.read_buf(&mut bytes).await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {
-                    if forward.send(Input::Bytes { conn, bytes: bytes.freeze() }).await.is_err() {
+                    if forward
+                        .send(Input::Bytes {
+                            conn,
+                            bytes: bytes.freeze(),
+                        })
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                 }

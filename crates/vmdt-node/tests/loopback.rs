@@ -50,7 +50,11 @@ async fn server() -> Server {
 }
 
 /// A ready cluster of n nodes on one server.
-async fn cluster(k: u8, n: u8, tune: impl Fn(usize, NodeBuilder) -> NodeBuilder) -> (Server, Vec<Node>, Cluster) {
+async fn cluster(
+    k: u8,
+    n: u8,
+    tune: impl Fn(usize, NodeBuilder) -> NodeBuilder,
+) -> (Server, Vec<Node>, Cluster) {
     let server = server().await;
     let at = server.local_addr().to_string();
     let mut nodes = Vec::new();
@@ -58,10 +62,16 @@ async fn cluster(k: u8, n: u8, tune: impl Fn(usize, NodeBuilder) -> NodeBuilder)
         let builder = local().server(&at).id(format!("node{i}"));
         nodes.push(tune(i, builder).bind().await.unwrap());
     }
-    let cluster = within("creating", nodes[0].create_cluster(Policy::k_of_n(k, n))).await.unwrap();
+    let cluster = within("creating", nodes[0].create_cluster(Policy::k_of_n(k, n)))
+        .await
+        .unwrap();
     let mut all = vec![cluster.clone()];
     for node in &nodes[1..] {
-        all.push(within("joining", node.join_cluster(cluster.id())).await.unwrap());
+        all.push(
+            within("joining", node.join_cluster(cluster.id()))
+                .await
+                .unwrap(),
+        );
     }
     for c in &all {
         within("becoming ready", c.ready()).await.unwrap();
@@ -72,8 +82,13 @@ async fn cluster(k: u8, n: u8, tune: impl Fn(usize, NodeBuilder) -> NodeBuilder)
 async fn message(node: &Node) -> (vmdt_node::NodeId, Vec<u8>, vmdt_node::Paths) {
     let mut events = node.events();
     loop {
-        match within("a message", events.next()).await.expect("the node is open") {
-            Event::Message { from, data, paths, .. } => return (from, data.to_vec(), paths),
+        match within("a message", events.next())
+            .await
+            .expect("the node is open")
+        {
+            Event::Message {
+                from, data, paths, ..
+            } => return (from, data.to_vec(), paths),
             _ => {}
         }
     }
@@ -98,7 +113,11 @@ async fn messages_of_every_size_arrive_and_nobody_carries_k_shares() {
         assert_eq!(receipt.digest, *blake3::hash(&content).as_bytes());
         let segments = (len.div_ceil(128 * 1024)).max(1) as u64;
         for (carrier, carried) in receipt.paths().iter().chain(&paths) {
-            assert!(carried.shares < 3 * segments, "{carrier} had {} shares", carried.shares);
+            assert!(
+                carried.shares < 3 * segments,
+                "{carrier} had {} shares",
+                carried.shares
+            );
             assert_ne!(*carrier, Carrier::Server, "no relay is needed");
         }
     }
@@ -131,23 +150,34 @@ async fn a_file_arrives_under_its_name_with_six_percent_loss() {
         let received = async {
             loop {
                 match events.next().await.unwrap() {
-                    Event::FileReceived { path, digest, size, .. } => return (path, digest, size),
+                    Event::FileReceived {
+                        path, digest, size, ..
+                    } => return (path, digest, size),
                     Event::ReceiveFailed { error, .. } => panic!("{error}"),
                     _ => {}
                 }
             }
         };
-        let (receipt, (path, digest, size), last) =
-            within("the file", async { tokio::join!(sending.delivered(), received, watch) }).await;
+        let (receipt, (path, digest, size), last) = within("the file", async {
+            tokio::join!(sending.delivered(), received, watch)
+        })
+        .await;
         let receipt = receipt.unwrap();
         assert_eq!((size, last), (3_000_000, 3_000_000));
         assert_eq!(digest, receipt.digest);
         assert_eq!(path, downloads.join(name));
         assert!(std::fs::read(&path).unwrap() == content);
     }
-    assert_eq!(std::fs::read_dir(&downloads).unwrap().count(), 2, "no .part is left");
+    assert_eq!(
+        std::fs::read_dir(&downloads).unwrap().count(),
+        2,
+        "no .part is left"
+    );
     let (sent, dropped) = nodes[0].injected_loss();
-    assert!(dropped * 100 > sent * 4 && dropped * 100 < sent * 8, "{dropped} of {sent}");
+    assert!(
+        dropped * 100 > sent * 4 && dropped * 100 < sent * 8,
+        "{dropped} of {sent}"
+    );
 }
 
 #[tokio::test]
@@ -156,10 +186,20 @@ async fn an_empty_file_arrives() {
     let source = folder.0.join("empty");
     std::fs::write(&source, b"").unwrap();
     let downloads = folder.0.join("in");
-    let (_server, nodes, _) =
-        cluster(2, 3, |i, b| if i == 1 { b.downloads(&downloads) } else { b }).await;
+    let (_server, nodes, _) = cluster(
+        2,
+        3,
+        |i, b| if i == 1 { b.downloads(&downloads) } else { b },
+    )
+    .await;
     let mut sending = nodes[0].send_path(nodes[1].id(), &source).await.unwrap();
-    assert_eq!(within("delivery", sending.delivered()).await.unwrap().octets, 0);
+    assert_eq!(
+        within("delivery", sending.delivered())
+            .await
+            .unwrap()
+            .octets,
+        0
+    );
     assert_eq!(std::fs::read(downloads.join("empty")).unwrap(), b"");
 }
 
@@ -170,7 +210,9 @@ async fn a_node_without_a_folder_refuses_files_and_says_so() {
     std::fs::write(&source, octets(10)).unwrap();
     let (_server, nodes, _) = cluster(2, 3, |_, b| b).await;
     let mut sending = nodes[0].send_path(nodes[1].id(), &source).await.unwrap();
-    let error = within("the refusal", sending.delivered()).await.unwrap_err();
+    let error = within("the refusal", sending.delivered())
+        .await
+        .unwrap_err();
     assert!(matches!(&error, TransferError::Remote { .. }), "{error}");
     assert!(error.to_string().contains("no download folder"), "{error}");
     // messages still pass
@@ -186,7 +228,10 @@ async fn two_members_use_the_server_for_the_share_the_direct_link_may_not_have()
     let (received, receipt) = tokio::join!(message(&nodes[1]), sending.delivered());
     assert_eq!(received.1, b"between us");
     let paths = receipt.unwrap().paths;
-    assert_eq!(paths.keys().collect::<Vec<_>>(), [&Carrier::Direct, &Carrier::Server]);
+    assert_eq!(
+        paths.keys().collect::<Vec<_>>(),
+        [&Carrier::Direct, &Carrier::Server]
+    );
     assert!(paths.values().all(|c| c.shares == 1));
 }
 
@@ -194,7 +239,9 @@ async fn two_members_use_the_server_for_the_share_the_direct_link_may_not_have()
 async fn two_members_without_a_relay_are_told_the_numbers() {
     let (_server, nodes, _) = cluster(2, 2, |_, b| b.allow_relay(false)).await;
     let error = nodes[0].send(nodes[1].id(), b"x").await.unwrap_err();
-    let NodeError::Transfer(TransferError::Placement(p)) = error else { panic!("{error}") };
+    let NodeError::Transfer(TransferError::Placement(p)) = error else {
+        panic!("{error}")
+    };
     assert_eq!((p.placeable, p.k, p.cap), (1, 2, 1));
 }
 
@@ -203,38 +250,60 @@ async fn wrong_requests_get_errors_that_say_what_to_do() {
     let server = server().await;
     let at = server.local_addr().to_string();
     let a = local().server(&at).id("a").bind().await.unwrap();
-    let error = within("refusal", a.create_cluster(Policy::k_of_n(1, 3))).await.unwrap_err();
+    let error = within("refusal", a.create_cluster(Policy::k_of_n(1, 3)))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("creating a cluster"), "{error}");
     let none = "cluster_none".parse().unwrap();
     let error = within("refusal", a.join_cluster(&none)).await.unwrap_err();
     assert!(error.to_string().contains("joining a cluster"), "{error}");
     let error = a.send("nobody".parse().unwrap(), b"x").await.unwrap_err();
-    assert!(error.to_string().contains("nobody is in no cluster"), "{error}");
+    assert!(
+        error.to_string().contains("nobody is in no cluster"),
+        "{error}"
+    );
     let error = a.send(a.id(), b"x").await.unwrap_err();
     assert!(matches!(error, NodeError::Transfer(TransferError::ToSelf)));
-    let cluster = within("creating", a.create_cluster(Policy::k_of_n(2, 3))).await.unwrap();
+    let cluster = within("creating", a.create_cluster(Policy::k_of_n(2, 3)))
+        .await
+        .unwrap();
     let b = local().server(&at).id("b").bind().await.unwrap();
-    within("joining", b.join_cluster(cluster.id())).await.unwrap();
+    within("joining", b.join_cluster(cluster.id()))
+        .await
+        .unwrap();
     let error = loop {
         // the roster follows the reply by a moment
         let error = b.send(a.id(), b"x").await.unwrap_err();
-        if !matches!(error, NodeError::Transfer(TransferError::UnknownPeer { .. })) {
+        if !matches!(
+            error,
+            NodeError::Transfer(TransferError::UnknownPeer { .. })
+        ) {
             break error;
         }
         tokio::task::yield_now().await;
     };
     assert!(error.to_string().contains("2 of 3 members"), "{error}");
     let error = a.send_path(b.id(), "/no/such/file").await.unwrap_err();
-    assert!(error.to_string().contains("/no/such/file does not exist"), "{error}");
+    assert!(
+        error.to_string().contains("/no/such/file does not exist"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_error_in_bounded_time() {
     // a port that was free a moment ago
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let a = local().server(gone.to_string()).request_timeout(Duration::from_secs(1));
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let a = local()
+        .server(gone.to_string())
+        .request_timeout(Duration::from_secs(1));
     let a = a.bind().await.unwrap();
-    let error = within("the error", a.create_cluster(Policy::k_of_n(2, 3))).await.unwrap_err();
+    let error = within("the error", a.create_cluster(Policy::k_of_n(2, 3)))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("creating a cluster"), "{error}");
     a.close().await;
 }
@@ -246,11 +315,17 @@ async fn after_close_everything_says_closed() {
     let _ = within("delivery", sending.delivered()).await;
     nodes[0].close().await;
     nodes[0].close().await;
-    assert!(matches!(nodes[0].send(nodes[1].id(), b"x").await, Err(NodeError::Closed)));
+    assert!(matches!(
+        nodes[0].send(nodes[1].id(), b"x").await,
+        Err(NodeError::Closed)
+    ));
     assert!(matches!(nodes[0].clusters().await, Err(NodeError::Closed)));
     assert!(matches!(cluster.ready().await, Err(NodeError::Closed)));
     let mut events = nodes[0].events();
-    within("the end of events", async { while events.next().await.is_some() {} }).await;
+    within("the end of events", async {
+        while events.next().await.is_some() {}
+    })
+    .await;
     server.close().await;
     server.close().await;
 }
@@ -261,7 +336,10 @@ async fn nonsense_on_every_port_changes_nothing_for_the_others() {
     let noise = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     for node in &nodes {
         for len in [0, 1, 3, 63, 64, 79, 80, 81, 1_472, 9_000] {
-            noise.send_to(&octets(len), node.local_addr()).await.unwrap();
+            noise
+                .send_to(&octets(len), node.local_addr())
+                .await
+                .unwrap();
             let mut half = b"VMDT1.0\0node0\0".to_vec();
             half.extend(octets(len));
             noise.send_to(&half, node.local_addr()).await.unwrap();
@@ -274,7 +352,10 @@ async fn nonsense_on_every_port_changes_nothing_for_the_others() {
     let mut answer = Vec::new();
     let _ = within("the answer", long.read_to_end(&mut answer)).await;
     let mut garbage = TcpStream::connect(at).await.unwrap();
-    garbage.write_all(b"\xff\xfe\0\n\nHELLO|x\nCREATE_CLUSTER|x|y|z\n").await.unwrap();
+    garbage
+        .write_all(b"\xff\xfe\0\n\nHELLO|x\nCREATE_CLUSTER|x|y|z\n")
+        .await
+        .unwrap();
     let mut slow = TcpStream::connect(at).await.unwrap();
     for octet in b"LIST_CLUSTERS|slow\n" {
         slow.write_all(&[*octet]).await.unwrap();
@@ -282,7 +363,11 @@ async fn nonsense_on_every_port_changes_nothing_for_the_others() {
     }
     let mut line = vec![0; 4096];
     let n = within("the list", slow.read(&mut line)).await.unwrap();
-    assert!(line[..n].starts_with(b"CLUSTER_LIST|"), "{}", String::from_utf8_lossy(&line[..n]));
+    assert!(
+        line[..n].starts_with(b"CLUSTER_LIST|"),
+        "{}",
+        String::from_utf8_lossy(&line[..n])
+    );
     let mut deaf = TcpStream::connect(at).await.unwrap();
     for _ in 0..2_000 {
         if deaf.write_all(b"LIST_CLUSTERS|deaf\n").await.is_err() {
@@ -301,17 +386,20 @@ async fn a_cancelled_transfer_leaves_no_file() {
     let source = folder.0.join("big");
     std::fs::write(&source, octets(8_000_000)).unwrap();
     let downloads = folder.0.join("in");
-    let (_server, nodes, _) =
-        cluster(2, 3, |i, b| if i == 1 { b.downloads(&downloads) } else { b }).await;
+    let (_server, nodes, _) = cluster(
+        2,
+        3,
+        |i, b| if i == 1 { b.downloads(&downloads) } else { b },
+    )
+    .await;
     let mut sending = nodes[0].send_path(nodes[1].id(), &source).await.unwrap();
     let mut events = nodes[1].events();
     loop {
-        match within("the start", events.next()).await.unwrap() {
-            Event::FileStarted { name, size, .. } => {
-                assert_eq!((name.as_str(), size), ("big", Some(8_000_000)));
-                break;
-            }
-            _ => {}
+        if let Event::FileStarted { name, size, .. } =
+            within("the start", events.next()).await.unwrap()
+        {
+            assert_eq!((name.as_str(), size), ("big", Some(8_000_000)));
+            break;
         }
     }
     sending.cancel().await;
@@ -329,4 +417,24 @@ async fn a_cancelled_transfer_leaves_no_file() {
     }
     nodes[1].close().await;
     assert_eq!(std::fs::read_dir(&downloads).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_receiver_that_closes_at_once_has_confirmed_what_it_took() {
+    let (_server, nodes, _) = cluster(2, 3, |i, b| b.inject_loss(0.3, 90 + i as u64)).await;
+    for round in 0..5 {
+        let mut sending = nodes[0].send(nodes[1].id(), octets(2_000)).await.unwrap();
+        let (_, receipt) = tokio::join!(message(&nodes[1]), sending.delivered());
+        assert!(receipt.is_ok(), "{round}");
+    }
+    let mut sending = nodes[0].send(nodes[1].id(), b"last words").await.unwrap();
+    let close = async {
+        message(&nodes[1]).await;
+        nodes[1].close().await;
+    };
+    let ((), receipt) = within("delivery", async {
+        tokio::join!(close, sending.delivered())
+    })
+    .await;
+    assert_eq!(receipt.unwrap().octets, 10);
 }

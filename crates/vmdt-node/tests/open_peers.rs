@@ -39,7 +39,11 @@ impl OldClient {
         let stream = TcpStream::connect(server.local_addr()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let mut client = OldClient { id, server: stream, listener };
+        let mut client = OldClient {
+            id,
+            server: stream,
+            listener,
+        };
         let reply = client.ask(&format!("REGISTER_P2P_PORT|{id}|{port}")).await;
         assert!(reply.starts_with("OK"), "{reply}");
         client
@@ -47,10 +51,18 @@ impl OldClient {
 
     /// One request, one read of at most 4,095 octets, as deployed clients do it.
     async fn ask(&mut self, request: &str) -> String {
-        self.server.write_all(format!("{request}\n").as_bytes()).await.unwrap();
+        self.server
+            .write_all(format!("{request}\n").as_bytes())
+            .await
+            .unwrap();
         let mut buffer = [0; 4095];
-        let n = within(request, self.server.read(&mut buffer)).await.unwrap();
-        String::from_utf8(buffer[..n].to_vec()).unwrap().trim_end().to_owned()
+        let n = within(request, self.server.read(&mut buffer))
+            .await
+            .unwrap();
+        String::from_utf8(buffer[..n].to_vec())
+            .unwrap()
+            .trim_end()
+            .to_owned()
     }
 
     async fn join(&mut self, cluster: &str) -> String {
@@ -65,11 +77,16 @@ impl OldClient {
         let mut len = 0;
         // one call reads what one segment brought; loopback may split it
         while !buffer[..len].ends_with(b"\n") {
-            let n = within("the line", stream.read(&mut buffer[len..])).await.unwrap();
+            let n = within("the line", stream.read(&mut buffer[len..]))
+                .await
+                .unwrap();
             assert!(n > 0, "the line is cut off at {len} octets");
             len += n;
         }
-        String::from_utf8(buffer[..len].to_vec()).unwrap().trim_end().to_owned()
+        String::from_utf8(buffer[..len].to_vec())
+            .unwrap()
+            .trim_end()
+            .to_owned()
     }
 
     async fn tell(&mut self, target: &str, line: &str) {
@@ -77,9 +94,13 @@ impl OldClient {
         let info = self.ask(&format!("GET_CLIENT_INFO|{id}|{target}")).await;
         let parts: Vec<&str> = info.split('|').collect();
         assert_eq!(parts[0], "CLIENT_INFO", "{info}");
-        let mut stream =
-            TcpStream::connect((parts[1], parts[2].parse::<u16>().unwrap())).await.unwrap();
-        stream.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        let mut stream = TcpStream::connect((parts[1], parts[2].parse::<u16>().unwrap()))
+            .await
+            .unwrap();
+        stream
+            .write_all(format!("{line}\n").as_bytes())
+            .await
+            .unwrap();
     }
 
     /// Shares for everyone, as 1.0 clients broadcast them.
@@ -114,14 +135,19 @@ fn read_announced(line: &str) -> (String, String, Vec<u8>) {
             share
         })
         .collect();
-    (parts[1].to_owned(), parts[2].to_owned(), vmdt_ssms::reconstruct(&shares).unwrap())
+    (
+        parts[1].to_owned(),
+        parts[2].to_owned(),
+        vmdt_ssms::reconstruct(&shares).unwrap(),
+    )
 }
 
 async fn next_message(node: &Node) -> (String, Vec<u8>, bool) {
     let mut events = node.events();
     loop {
-        if let Event::Message { from, data, open, .. } =
-            within("a message", events.next()).await.unwrap()
+        if let Event::Message {
+            from, data, open, ..
+        } = within("a message", events.next()).await.unwrap()
         {
             return (from.to_string(), data.to_vec(), open);
         }
@@ -132,11 +158,27 @@ async fn next_message(node: &Node) -> (String, Vec<u8>, bool) {
 async fn a_client_of_profile_1_0_joins_and_talks_in_both_directions() {
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let at = server.local_addr().to_string();
-    let ours = local().server(&at).id("ours").allow_open_peers(true).bind().await.unwrap();
-    let other = local().server(&at).id("other").allow_open_peers(true).bind().await.unwrap();
+    let ours = local()
+        .server(&at)
+        .id("ours")
+        .allow_open_peers(true)
+        .bind()
+        .await
+        .unwrap();
+    let other = local()
+        .server(&at)
+        .id("other")
+        .allow_open_peers(true)
+        .bind()
+        .await
+        .unwrap();
     let policy = Policy::k_of_n(2, 3).open_peers(true);
-    let cluster = within("creating", ours.create_cluster(policy)).await.unwrap();
-    within("joining", other.join_cluster(cluster.id())).await.unwrap();
+    let cluster = within("creating", ours.create_cluster(policy))
+        .await
+        .unwrap();
+    within("joining", other.join_cluster(cluster.id()))
+        .await
+        .unwrap();
 
     let mut old = OldClient::new("client_12345", &server).await;
     let list = old.ask("LIST_CLUSTERS|client_12345").await;
@@ -158,25 +200,39 @@ async fn a_client_of_profile_1_0_joins_and_talks_in_both_directions() {
         old.tell("other", &line).await;
         old.tell("ours", &line).await;
         let (from, data, open) = next_message(&ours).await;
-        assert_eq!((from.as_str(), data.as_slice(), open), ("client_12345", text.as_bytes(), true));
+        assert_eq!(
+            (from.as_str(), data.as_slice(), open),
+            ("client_12345", text.as_bytes(), true)
+        );
         assert_eq!(old.line().await, format!("SHARE_POOL_ACK|{name}|ours"));
-        assert_eq!(round, usize::from(text == "again"), "the same name, twice in a second");
+        assert_eq!(
+            round,
+            usize::from(text == "again"),
+            "the same name, twice in a second"
+        );
     }
 
     // from us to it
     let to = old.id.parse().unwrap();
     let mut sending = ours.send(to, b"hello, old world").await.unwrap();
     let (name, sender, text) = read_announced(&old.line().await);
-    assert_eq!((sender.as_str(), text.as_slice()), ("ours", b"hello, old world".as_slice()));
-    old.tell("ours", &format!("SHARE_POOL_CLAIM|{name}|client_12345|0")).await;
-    old.tell("ours", &format!("SHARE_POOL_ACK|{name}|client_12345")).await;
+    assert_eq!(
+        (sender.as_str(), text.as_slice()),
+        ("ours", b"hello, old world".as_slice())
+    );
+    old.tell("ours", &format!("SHARE_POOL_CLAIM|{name}|client_12345|0"))
+        .await;
+    old.tell("ours", &format!("SHARE_POOL_ACK|{name}|client_12345"))
+        .await;
     let receipt = within("delivery", sending.delivered()).await.unwrap();
     assert_eq!(receipt.octets, 16);
     assert_eq!(old.line().await, format!("SHARE_POOL_REMOVE|{name}"));
 
     // more than it can read is refused, not cut off
     let mut sending = ours.send(to, vec![b'x'; 4_000]).await.unwrap();
-    let error = within("the refusal", sending.delivered()).await.unwrap_err();
+    let error = within("the refusal", sending.delivered())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("4,095 octets"), "{error}");
 
     // ours still talk to each other, protected as before
@@ -192,9 +248,15 @@ async fn a_client_of_profile_1_0_joins_and_talks_in_both_directions() {
 #[tokio::test]
 async fn a_cluster_that_does_not_allow_them_refuses_1_0_clients() {
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let ours = local().server(server.local_addr().to_string()).id("ours").bind().await.unwrap();
-    let cluster =
-        within("creating", ours.create_cluster(Policy::k_of_n(2, 3))).await.unwrap();
+    let ours = local()
+        .server(server.local_addr().to_string())
+        .id("ours")
+        .bind()
+        .await
+        .unwrap();
+    let cluster = within("creating", ours.create_cluster(Policy::k_of_n(2, 3)))
+        .await
+        .unwrap();
     let mut old = OldClient::new("client_1", &server).await;
     let reply = old.join(cluster.id().as_str()).await;
     assert!(reply.starts_with("ERROR|"), "{reply}");
@@ -207,13 +269,25 @@ async fn a_node_that_is_not_configured_for_them_neither_sends_nor_listens() {
     let ours = local().server(&at).id("ours").bind().await.unwrap();
     let third = local().server(&at).id("third").bind().await.unwrap();
     let policy = Policy::k_of_n(2, 3).open_peers(true);
-    let cluster = within("creating", ours.create_cluster(policy)).await.unwrap();
-    within("joining", third.join_cluster(cluster.id())).await.unwrap();
+    let cluster = within("creating", ours.create_cluster(policy))
+        .await
+        .unwrap();
+    within("joining", third.join_cluster(cluster.id()))
+        .await
+        .unwrap();
     let mut old = OldClient::new("client_1", &server).await;
     old.join(cluster.id().as_str()).await;
     within("ready", cluster.ready()).await.unwrap();
-    let error = ours.send("client_1".parse().unwrap(), b"x").await.unwrap_err();
-    let NodeError::Transfer(TransferError::OpenPeer { what, .. }) = error else { panic!("{error}") };
+    let error = ours
+        .send("client_1".parse().unwrap(), b"x")
+        .await
+        .unwrap_err();
+    let NodeError::Transfer(TransferError::OpenPeer { what, .. }) = error else {
+        panic!("{error}")
+    };
     assert!(what.contains("not configured"));
-    assert!(TcpStream::connect(ours.local_addr()).await.is_err(), "nobody listens for them");
+    assert!(
+        TcpStream::connect(ours.local_addr()).await.is_err(),
+        "nobody listens for them"
+    );
 }

@@ -14,14 +14,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Received, World};
-use vmdt_testkit::{run_seeds, LinkConfig, SimRng};
+use vmdt_testkit::{LinkConfig, SimRng, run_seeds};
 
 const SIZES: [usize; 8] = [0, 1, 1_392, 1_393, 5_000, 16_384, 40_000, 100_000];
 
 /// Nodes with small segments, so that a few thousand octets are many of them.
 fn small(config: &mut vmdt_node::CoreConfig) {
     config.set_segment(16 * 1024).unwrap();
-    config.set_request_timeout(Duration::from_secs(120)).unwrap();
+    config
+        .set_request_timeout(Duration::from_secs(120))
+        .unwrap();
     config.set_stall_timeout(Duration::from_secs(300)).unwrap();
 }
 
@@ -41,12 +43,18 @@ fn world(seed: u64) -> Result<u64, String> {
     let (ends, holders) = order.split_at(2);
     let mut expected: Vec<(usize, vmdt_node::MessageId, Bytes, bool)> = Vec::new();
     for _ in 0..dice.range(2..=4u64) {
-        let (from, to) = if dice.chance(0.5) { (ends[0], ends[1]) } else { (ends[1], ends[0]) };
+        let (from, to) = if dice.chance(0.5) {
+            (ends[0], ends[1])
+        } else {
+            (ends[1], ends[0])
+        };
         let size = *dice.pick(&SIZES).unwrap();
         let content = Bytes::from(dice.bytes(size));
         let file = dice.chance(0.5);
         let name = file.then_some("a file");
-        let id = w.send(from, to, name, content.clone()).map_err(|e| e.to_string())?;
+        let id = w
+            .send(from, to, name, content.clone())
+            .map_err(|e| e.to_string())?;
         expected.push((from, id, content, file));
         w.run_for(dice.duration(Duration::from_secs(2)));
     }
@@ -67,7 +75,11 @@ fn world(seed: u64) -> Result<u64, String> {
         w.run_for(dice.duration(Duration::from_secs(10)));
         w.heal();
     }
-    let all_done = |w: &World| expected.iter().all(|(from, id, ..)| w.hosts[*from].done.contains_key(id));
+    let all_done = |w: &World| {
+        expected
+            .iter()
+            .all(|(from, id, ..)| w.hosts[*from].done.contains_key(id))
+    };
     w.run_until(Duration::from_secs(900), all_done)?;
     w.run_for(Duration::from_secs(5));
 
@@ -87,7 +99,11 @@ fn world(seed: u64) -> Result<u64, String> {
             .collect();
         let whole = match copies.as_slice() {
             [Received::Message { data, .. }] => !file && data == content,
-            [Received::File { content: c, name, .. }] => *file && c == content && name == "a file",
+            [
+                Received::File {
+                    content: c, name, ..
+                },
+            ] => *file && c == content && name == "a file",
             other => return Err(format!("{} copies of {id}", other.len())),
         };
         if !whole {
@@ -118,7 +134,9 @@ fn the_same_seed_gives_the_same_world() {
 
 /// Five nodes, k = 3, on good links of 20 Mbit/s and 10 ms.
 fn five(seed: u64, tune: impl Fn(&mut vmdt_node::CoreConfig)) -> World {
-    let link = LinkConfig::new().delay(Duration::from_millis(10)).rate(20_000_000, 256 * 1024);
+    let link = LinkConfig::new()
+        .delay(Duration::from_millis(10))
+        .rate(20_000_000, 256 * 1024);
     let mut w = World::new(seed, 5, link, |config| {
         small(config);
         config.set_stall_timeout(Duration::from_secs(20)).unwrap();
@@ -129,7 +147,10 @@ fn five(seed: u64, tune: impl Fn(&mut vmdt_node::CoreConfig)) -> World {
 }
 
 fn content(len: usize) -> Bytes {
-    (0..len).map(|i| (i / 7) as u8 ^ i as u8).collect::<Vec<u8>>().into()
+    (0..len)
+        .map(|i| (i / 7) as u8 ^ i as u8)
+        .collect::<Vec<u8>>()
+        .into()
 }
 
 /// Sends a file from node 0 to node 1, and does something when a third of it is confirmed.
@@ -141,13 +162,16 @@ fn midway(
     let id = w.send(0, 1, Some("f"), content.clone()).unwrap();
     let third = content.len() as u64 / 3;
     w.run_until(Duration::from_secs(60), |w| {
-        w.hosts[1].events.iter().any(|e| {
-            matches!(e, vmdt_node::Event::FileProgress { received, .. } if *received >= third)
-        })
+        w.hosts[1].events.iter().any(
+            |e| matches!(e, vmdt_node::Event::FileProgress { received, .. } if *received >= third),
+        )
     })
     .unwrap();
     f(w);
-    w.run_until(Duration::from_secs(600), |w| w.hosts[0].done.contains_key(&id)).unwrap();
+    w.run_until(Duration::from_secs(600), |w| {
+        w.hosts[0].done.contains_key(&id)
+    })
+    .unwrap();
     w.run_for(Duration::from_secs(30));
     w.check_privacy(3, &[0, 1]).unwrap();
     w.hosts[0].done[&id].clone()
@@ -178,7 +202,10 @@ fn any_two_holders_may_die_in_the_middle() {
 fn with_three_dead_it_goes_on_through_the_server_within_the_rule() {
     let content = content(600_000);
     let mut w = five(2, |_| {});
-    let receipt = midway(&mut w, &content, |w| [2, 3, 4].iter().for_each(|i| w.kill(*i))).unwrap();
+    let receipt = midway(&mut w, &content, |w| {
+        [2, 3, 4].iter().for_each(|i| w.kill(*i))
+    })
+    .unwrap();
     assert_eq!(files(&w, 1), [&content]);
     assert!(receipt.paths().contains_key(&vmdt_node::Carrier::Server));
 }
@@ -190,16 +217,24 @@ fn with_three_dead_and_no_relay_both_ends_get_an_error_and_no_file_is_left() {
         c.set_allow_relay(false);
     });
     let begun = w.now();
-    let error =
-        midway(&mut w, &content, |w| [2, 3, 4].iter().for_each(|i| w.kill(*i))).unwrap_err();
-    assert!(error.to_string().contains("only 2 of the 3 shares"), "{error}");
+    let error = midway(&mut w, &content, |w| {
+        [2, 3, 4].iter().for_each(|i| w.kill(*i))
+    })
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("only 2 of the 3 shares"),
+        "{error}"
+    );
     assert!(w.now() - begun < Duration::from_secs(90), "bounded time");
     assert!(files(&w, 1).is_empty());
     let told = w.hosts[1].events.iter().find_map(|e| match e {
         vmdt_node::Event::ReceiveFailed { error, .. } => Some(error.to_string()),
         _ => None,
     });
-    assert!(told.is_some_and(|t| t.contains("only 2 of the 3 shares")), "the receiver knows why");
+    assert!(
+        told.is_some_and(|t| t.contains("only 2 of the 3 shares")),
+        "the receiver knows why"
+    );
 }
 
 #[test]
@@ -208,7 +243,10 @@ fn a_blocked_direct_path_is_gone_around() {
     let mut w = five(4, |_| {});
     w.block_pair(0, 1);
     let id = w.send(0, 1, Some("f"), content.clone()).unwrap();
-    w.run_until(Duration::from_secs(120), |w| w.hosts[0].done.contains_key(&id)).unwrap();
+    w.run_until(Duration::from_secs(120), |w| {
+        w.hosts[0].done.contains_key(&id)
+    })
+    .unwrap();
     w.hosts[0].done[&id].as_ref().unwrap();
     assert_eq!(files(&w, 1), [&content]);
     w.check_privacy(3, &[0, 1]).unwrap();
@@ -220,15 +258,22 @@ fn a_sender_that_dies_leaves_the_receiver_an_error_and_no_file() {
     let mut w = five(5, |_| {});
     w.send(0, 1, Some("f"), content.clone()).unwrap();
     w.run_until(Duration::from_secs(60), |w| {
-        w.hosts[1].events.iter().any(|e| matches!(e, vmdt_node::Event::FileProgress { .. }))
+        w.hosts[1]
+            .events
+            .iter()
+            .any(|e| matches!(e, vmdt_node::Event::FileProgress { .. }))
     })
     .unwrap();
     w.kill(0);
     w.run_until(Duration::from_secs(60), |w| {
         w.hosts[1].events.iter().any(|e| {
-            matches!(e, vmdt_node::Event::ReceiveFailed {
-                error: vmdt_node::TransferError::SenderSilent { .. }, ..
-            })
+            matches!(
+                e,
+                vmdt_node::Event::ReceiveFailed {
+                    error: vmdt_node::TransferError::SenderSilent { .. },
+                    ..
+                }
+            )
         })
     })
     .unwrap();
@@ -255,8 +300,13 @@ fn members_go_on_without_the_server() {
     let mut w = five(7, |_| {});
     midway(&mut w, &content, |w| w.kill_server()).unwrap();
     assert_eq!(files(&w, 1), [&content]);
-    let id = w.send(2, 3, None, Bytes::from_static(b"still here")).unwrap();
-    w.run_until(Duration::from_secs(60), |w| w.hosts[2].done.contains_key(&id)).unwrap();
+    let id = w
+        .send(2, 3, None, Bytes::from_static(b"still here"))
+        .unwrap();
+    w.run_until(Duration::from_secs(60), |w| {
+        w.hosts[2].done.contains_key(&id)
+    })
+    .unwrap();
     w.hosts[2].done[&id].as_ref().unwrap();
 }
 
@@ -267,7 +317,12 @@ fn memory_is_given_back_when_all_is_delivered() {
     midway(&mut w, &content, |_| {}).unwrap();
     for host in &w.hosts {
         let usage = host.core.pool_usage();
-        assert_eq!((usage.entries, usage.octets), (0, 0), "{} still holds shares", host.id);
+        assert_eq!(
+            (usage.entries, usage.octets),
+            (0, 0),
+            "{} still holds shares",
+            host.id
+        );
     }
 }
 
@@ -306,18 +361,23 @@ fn many_transfers_at_once_all_arrive() {
             continue;
         }
         let data = content(10_000 + 7_919 * i);
-        let id = w.send(from, to, (i % 2 == 0).then_some("f"), data.clone()).unwrap();
+        let id = w
+            .send(from, to, (i % 2 == 0).then_some("f"), data.clone())
+            .unwrap();
         all.push((from, to, id, data));
     }
     w.run_until(Duration::from_secs(120), |w| {
-        all.iter().all(|(from, _, id, _)| w.hosts[*from].done.contains_key(id))
+        all.iter()
+            .all(|(from, _, id, _)| w.hosts[*from].done.contains_key(id))
     })
     .unwrap();
     for (from, to, id, data) in &all {
         w.hosts[*from].done[id].as_ref().unwrap();
         let copies = w.hosts[*to].received.iter().filter(|r| match r {
             Received::Message { id: i, data: d, .. } => i == id && d == data,
-            Received::File { id: i, content: c, .. } => i == id && c == data,
+            Received::File {
+                id: i, content: c, ..
+            } => i == id && c == data,
         });
         assert_eq!(copies.count(), 1);
     }
@@ -326,13 +386,18 @@ fn many_transfers_at_once_all_arrive() {
 #[test]
 fn two_members_that_can_not_reach_each_other_use_the_server_within_the_rule() {
     // k = 2 of n = 3: the server may have one share of each message, the third member the other
-    let link = LinkConfig::new().delay(Duration::from_millis(10)).rate(20_000_000, 256 * 1024);
+    let link = LinkConfig::new()
+        .delay(Duration::from_millis(10))
+        .rate(20_000_000, 256 * 1024);
     let mut w = World::new(12, 3, link, small);
     w.cluster(3, 2, false);
     w.block_pair(0, 1);
     let data = content(200_000);
     let id = w.send(0, 1, None, data.clone()).unwrap();
-    w.run_until(Duration::from_secs(120), |w| w.hosts[0].done.contains_key(&id)).unwrap();
+    w.run_until(Duration::from_secs(120), |w| {
+        w.hosts[0].done.contains_key(&id)
+    })
+    .unwrap();
     w.hosts[0].done[&id].as_ref().unwrap();
     w.check_privacy(2, &[0, 1]).unwrap();
 }

@@ -51,7 +51,12 @@ fn within(setting: &'static str, found: u64, min: u64, max: u64) -> Result<u64, 
     if (min..=max).contains(&found) {
         Ok(found)
     } else {
-        Err(ConfigError { setting, found, min, max })
+        Err(ConfigError {
+            setting,
+            found,
+            min,
+            max,
+        })
     }
 }
 
@@ -134,12 +139,18 @@ impl CoreConfig {
         Ok(self)
     }
 
-    /// How long a transfer may stand still before it fails, 1 s to 1 hour; 30 s by default.
+    /// How long a transfer may stand still before it fails, 1 s to 1 hour; 30 s by default. A
+    /// receiver waits half as long again, so that a sender that knows the cause can tell it.
     ///
     /// # Errors
     /// [`ConfigError`] when out of bounds.
     pub fn set_stall_timeout(&mut self, time: Duration) -> Result<&mut Self, ConfigError> {
-        within("stall_timeout (ms)", time.as_millis() as u64, 1_000, 3_600_000)?;
+        within(
+            "stall_timeout (ms)",
+            time.as_millis() as u64,
+            1_000,
+            3_600_000,
+        )?;
         self.stall_timeout = time;
         Ok(self)
     }
@@ -150,7 +161,12 @@ impl CoreConfig {
     /// # Errors
     /// [`ConfigError`] when out of bounds.
     pub fn set_request_timeout(&mut self, time: Duration) -> Result<&mut Self, ConfigError> {
-        within("request_timeout (ms)", time.as_millis() as u64, 1_000, 600_000)?;
+        within(
+            "request_timeout (ms)",
+            time.as_millis() as u64,
+            1_000,
+            600_000,
+        )?;
         self.request_timeout = time;
         Ok(self)
     }

@@ -120,7 +120,12 @@ impl Envelope {
             Kind::Octets => 0,
             Kind::File => 1,
         };
-        out.extend_from_slice(&[FORMAT, kind, flags, u8::try_from(name.len()).unwrap_or(u8::MAX)]);
+        out.extend_from_slice(&[
+            FORMAT,
+            kind,
+            flags,
+            u8::try_from(name.len()).unwrap_or(u8::MAX),
+        ]);
         out.extend_from_slice(&self.transfer.field());
         out.extend_from_slice(&self.number.to_be_bytes());
         out.extend_from_slice(&self.offset.to_be_bytes());
@@ -145,8 +150,8 @@ impl Envelope {
             1 => Kind::File,
             found => return Err(EnvelopeError::Kind { found }),
         };
-        let transfer = MessageId::from_field(array::<16>(bytes, 4)?)
-            .map_err(|_| EnvelopeError::Transfer)?;
+        let transfer =
+            MessageId::from_field(array::<16>(bytes, 4)?).map_err(|_| EnvelopeError::Transfer)?;
         let number = u32::from_be_bytes(array(bytes, 20)?);
         let offset = u64::from_be_bytes(array(bytes, 24)?);
         let total = u64::from_be_bytes(array(bytes, 32)?);
@@ -154,14 +159,30 @@ impl Envelope {
         let name = bytes
             .get(FIXED..name_end)
             .ok_or(EnvelopeError::Truncated { at: bytes.len() })?;
-        let name = std::str::from_utf8(name).map_err(|_| EnvelopeError::Name)?.to_owned();
+        let name = std::str::from_utf8(name)
+            .map_err(|_| EnvelopeError::Name)?
+            .to_owned();
         let (last, end) = if flags & FLAG_LAST != 0 {
-            (Some(array::<DIGEST_LEN>(bytes, name_end)?), name_end + DIGEST_LEN)
+            (
+                Some(array::<DIGEST_LEN>(bytes, name_end)?),
+                name_end + DIGEST_LEN,
+            )
         } else {
             (None, name_end)
         };
         let total = (flags & FLAG_SIZED != 0).then_some(total);
-        Ok((Envelope { kind, transfer, number, offset, total, name, last }, end))
+        Ok((
+            Envelope {
+                kind,
+                transfer,
+                number,
+                offset,
+                total,
+                name,
+                last,
+            },
+            end,
+        ))
     }
 }
 
@@ -198,7 +219,13 @@ mod tests {
         let end = bytes.len();
         bytes.extend_from_slice(b"payload");
         assert_eq!(Envelope::parse(&bytes), Ok((one, end)));
-        let two = Envelope { kind: Kind::Octets, total: None, last: None, name: String::new(), ..sample() };
+        let two = Envelope {
+            kind: Kind::Octets,
+            total: None,
+            last: None,
+            name: String::new(),
+            ..sample()
+        };
         let mut bytes = Vec::new();
         two.emit_into(&mut bytes);
         assert_eq!(bytes.len(), FIXED);
@@ -210,7 +237,10 @@ mod tests {
         let mut bytes = Vec::new();
         sample().emit_into(&mut bytes);
         for cut in 0..bytes.len() {
-            assert_eq!(Envelope::parse(&bytes[..cut]), Err(EnvelopeError::Truncated { at: cut }));
+            assert_eq!(
+                Envelope::parse(&bytes[..cut]),
+                Err(EnvelopeError::Truncated { at: cut })
+            );
         }
     }
 
@@ -220,10 +250,16 @@ mod tests {
         sample().emit_into(&mut bytes);
         let mut other = bytes.clone();
         other[0] = 2;
-        assert_eq!(Envelope::parse(&other), Err(EnvelopeError::Format { found: 2 }));
+        assert_eq!(
+            Envelope::parse(&other),
+            Err(EnvelopeError::Format { found: 2 })
+        );
         other = bytes.clone();
         other[1] = 9;
-        assert_eq!(Envelope::parse(&other), Err(EnvelopeError::Kind { found: 9 }));
+        assert_eq!(
+            Envelope::parse(&other),
+            Err(EnvelopeError::Kind { found: 9 })
+        );
         other = bytes;
         other[40] = 0xff;
         assert_eq!(Envelope::parse(&other), Err(EnvelopeError::Name));
@@ -232,7 +268,11 @@ mod tests {
     #[test]
     fn a_long_name_is_cut_at_a_character() {
         let mut bytes = Vec::new();
-        Envelope { name: "é".repeat(200), ..sample() }.emit_into(&mut bytes);
+        Envelope {
+            name: "é".repeat(200),
+            ..sample()
+        }
+        .emit_into(&mut bytes);
         let (read, _) = Envelope::parse(&bytes).unwrap();
         assert_eq!(read.name, "é".repeat(127));
     }

@@ -43,7 +43,8 @@ pub enum Event {
         /// Its state.
         state: ClusterState,
     },
-    /// A member joined, left, was interrupted or came back.
+    /// A member joined, left, was interrupted or came back. When this node enters a cluster, the
+    /// members that are in it already are introduced as having joined.
     Member {
         /// In which cluster.
         cluster: ClusterId,
@@ -164,7 +165,10 @@ pub struct Progress {
 impl Progress {
     /// Nothing yet, of this many octets.
     pub(crate) fn of(total: u64) -> Progress {
-        Progress { total: Some(total), ..Progress::default() }
+        Progress {
+            total: Some(total),
+            ..Progress::default()
+        }
     }
 }
 

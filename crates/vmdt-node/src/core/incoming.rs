@@ -90,7 +90,10 @@ impl Incoming {
     }
 
     fn malformed(&self, what: &'static str) -> TransferError {
-        TransferError::Malformed { peer: self.from, what }
+        TransferError::Malformed {
+            peer: self.from,
+            what,
+        }
     }
 
     pub(crate) fn carried(&mut self, carrier: Carrier, octets: usize) {
@@ -101,7 +104,9 @@ impl Incoming {
 
     /// Whether a message is here and its acknowledgement is yet to come.
     pub(crate) fn holds(&self, message: MessageId) -> bool {
-        self.waiting.values().any(|w| w.message == message && !w.acknowledged)
+        self.waiting
+            .values()
+            .any(|w| w.message == message && !w.acknowledged)
             || self.untaken.iter().any(|(m, _)| *m == Some(message))
     }
 
@@ -166,7 +171,9 @@ impl Incoming {
     /// The next piece in order, if it is there. The last one is given out only when the digest of
     /// the whole content is the one its sender announced.
     pub(crate) fn next_piece(&mut self) -> Result<Option<Piece>, TransferError> {
-        let Some(segment) = self.waiting.remove(&self.next) else { return Ok(None) };
+        let Some(segment) = self.waiting.remove(&self.next) else {
+            return Ok(None);
+        };
         if segment.offset != self.offset {
             return Err(self.malformed("a segment does not begin where the one before it ended"));
         }
@@ -240,12 +247,21 @@ mod tests {
     #[test]
     fn segments_in_any_order_come_out_in_order_once() {
         let parts = envelopes(&[b"one ", b"two ", b"three"]);
-        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        for order in [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ] {
             let mut inc = incoming(&parts[0].0);
             let mut out = Vec::new();
             for i in order {
                 let (e, p) = parts[i].clone();
-                let taken = inc.segment(now(), id(i as u8 + 1), e.clone(), p.clone()).unwrap();
+                let taken = inc
+                    .segment(now(), id(i as u8 + 1), e.clone(), p.clone())
+                    .unwrap();
                 assert_eq!(taken, Taken::Kept);
                 let again = inc.segment(now(), id(i as u8 + 1), e, p).unwrap();
                 assert_eq!(again, Taken::Again);
@@ -272,17 +288,32 @@ mod tests {
         let (a, b) = (parts[0].clone(), parts[1].clone());
         assert_eq!(feed(a.clone(), b.clone()), Ok(Some(true)));
         let changed = (b.0.clone(), Bytes::from_static(b"tWo"));
-        assert!(matches!(feed(a.clone(), changed), Err(TransferError::DigestMismatch { .. })));
+        assert!(matches!(
+            feed(a.clone(), changed),
+            Err(TransferError::DigestMismatch { .. })
+        ));
         let longer = (b.0.clone(), Bytes::from_static(b"two "));
-        assert!(matches!(feed(a.clone(), longer), Err(TransferError::Malformed { .. })));
+        assert!(matches!(
+            feed(a.clone(), longer),
+            Err(TransferError::Malformed { .. })
+        ));
         let shorter = (b.0.clone(), Bytes::from_static(b"tw"));
-        assert!(matches!(feed(a.clone(), shorter), Err(TransferError::Malformed { .. })));
+        assert!(matches!(
+            feed(a.clone(), shorter),
+            Err(TransferError::Malformed { .. })
+        ));
         let mut moved = b.clone();
         moved.0.offset += 1;
-        assert!(matches!(feed(a.clone(), moved), Err(TransferError::Malformed { .. })));
+        assert!(matches!(
+            feed(a.clone(), moved),
+            Err(TransferError::Malformed { .. })
+        ));
         let mut renamed = b;
         renamed.0.name = "g".into();
-        assert!(matches!(feed(a, renamed), Err(TransferError::Malformed { .. })));
+        assert!(matches!(
+            feed(a, renamed),
+            Err(TransferError::Malformed { .. })
+        ));
     }
 
     #[test]

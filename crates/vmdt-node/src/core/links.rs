@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use vmdt_rdt::{CloseReason, WriteError};
-use vmdt_wire::{Framing, FlowId, Line, MemberState, Message, MessageId, NodeId};
+use vmdt_wire::{FlowId, Framing, Line, MemberState, Message, MessageId, NodeId};
 
+use super::Core;
 use super::config::MAX_SEGMENT;
 use super::event::Event;
-use super::peer::{share_index, Path, Peer, QueuedShare, MAX_QUEUE};
+use super::peer::{MAX_QUEUE, Path, Peer, QueuedShare, share_index};
 use super::placement::Carrier;
-use super::Core;
 
 /// The largest share that is accepted.
 pub(crate) const MAX_SHARE: usize = MAX_SEGMENT + 1024;
@@ -27,6 +27,23 @@ pub(crate) mod code {
     pub(crate) const QUOTA: u16 = 2;
     /// It is not a share.
     pub(crate) const REFUSED: u16 = 3;
+}
+
+/// A share that is to go to a peer.
+pub(crate) struct Parcel {
+    pub(crate) receiver: NodeId,
+    pub(crate) message: MessageId,
+    pub(crate) index: NonZeroU8,
+    pub(crate) k: u8,
+    pub(crate) parts: Vec<Bytes>,
+    /// Held for its sender, rather than a share of our own message.
+    pub(crate) from_pool: bool,
+}
+
+impl Parcel {
+    pub(crate) fn octets(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum()
+    }
 }
 
 impl Core {
@@ -44,11 +61,17 @@ impl Core {
 
     /// Whether the server says that a member is present.
     pub(super) fn is_present(&self, peer: NodeId) -> bool {
-        self.member.roster().filter_map(|(_, c)| c.member(peer)).any(|m| m.present)
+        self.member
+            .roster()
+            .filter_map(|(_, c)| c.member(peer))
+            .any(|m| m.present)
     }
 
     fn address_of(&self, peer: NodeId) -> Option<std::net::SocketAddr> {
-        self.member.roster().filter_map(|(_, c)| c.member(peer)).find_map(|m| m.address)
+        self.member
+            .roster()
+            .filter_map(|(_, c)| c.member(peer))
+            .find_map(|m| m.address)
     }
 
     /// Whether a direct path is known not to work.
@@ -77,7 +100,11 @@ impl Core {
 
     /// Sends a control line to a peer.
     pub(super) fn send_line(&mut self, now: Instant, to: NodeId, message: Message) {
-        let line = Line { framing: Framing::Slash, tag: None, message };
+        let line = Line {
+            framing: Framing::Slash,
+            tag: None,
+            message,
+        };
         match line.emit() {
             Ok(bytes) => self.send_line_bytes(now, to, Bytes::from(bytes)),
             Err(error) => tracing::warn!(%error, "a control line could not be written"),
@@ -99,20 +126,16 @@ impl Core {
     }
 
     /// Sends a share to a peer; false when no permitted way is there.
-    pub(super) fn send_share(
-        &mut self,
-        now: Instant,
-        to: NodeId,
-        receiver: NodeId,
-        message: MessageId,
-        index: NonZeroU8,
-        k: u8,
-        parts: Vec<Bytes>,
-        from_pool: bool,
-    ) -> bool {
+    pub(super) fn send_share(&mut self, now: Instant, to: NodeId, parcel: Parcel) -> bool {
+        let Parcel {
+            message,
+            index,
+            from_pool,
+            ..
+        } = parcel;
         if self.path_is_down(to) {
             self.ensure_path(now, to);
-            return index.get() < k && self.relay_share(now, to, receiver, message, index, &parts);
+            return self.relay_share(now, to, &parcel);
         }
         let peer = self.peer(to);
         if peer.under_way(message, index).is_some() {
@@ -121,8 +144,14 @@ impl Core {
         if peer.queue.len() >= MAX_QUEUE {
             return false;
         }
-        let Some(flow) = peer.flow_for(message, index) else { return false };
-        peer.queue.push_back(QueuedShare { flow, parts: parts.into(), from_pool });
+        let Some(flow) = peer.flow_for(message, index) else {
+            return false;
+        };
+        peer.queue.push_back(QueuedShare {
+            flow,
+            parts: parcel.parts.into(),
+            from_pool,
+        });
         self.ensure_path(now, to);
         self.pump(now, to);
         true
@@ -130,22 +159,18 @@ impl Core {
 
     /// Sends a share through the server. Only indices below k go there, so that it never has k of
     /// them.
-    pub(super) fn relay_share(
-        &mut self,
-        now: Instant,
-        to: NodeId,
-        receiver: NodeId,
-        message: MessageId,
-        index: NonZeroU8,
-        parts: &[Bytes],
-    ) -> bool {
-        if !self.config.allow_relay {
+    pub(super) fn relay_share(&mut self, now: Instant, to: NodeId, parcel: &Parcel) -> bool {
+        if !self.config.allow_relay || parcel.index.get() >= parcel.k {
             return false;
         }
-        let mut data = Vec::with_capacity(16 + parts.iter().map(Bytes::len).sum::<usize>());
-        data.extend_from_slice(&message.field());
-        parts.iter().for_each(|p| data.extend_from_slice(p));
-        let sent = self.member.relay(now, to, receiver, index.get().into(), &data).is_ok();
+        let mut data = Vec::with_capacity(16 + parcel.octets());
+        data.extend_from_slice(&parcel.message.field());
+        parcel.parts.iter().for_each(|p| data.extend_from_slice(p));
+        let index = parcel.index.get().into();
+        let sent = self
+            .member
+            .relay(now, to, parcel.receiver, index, &data)
+            .is_ok();
         self.stats.relayed_shares += u64::from(sent);
         sent
     }
@@ -158,8 +183,12 @@ impl Core {
         message: MessageId,
         index: NonZeroU8,
     ) {
-        let Some(peer) = self.peers.get_mut(&to) else { return };
-        let Some(flow) = peer.under_way(message, index) else { return };
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return;
+        };
+        let Some(flow) = peer.under_way(message, index) else {
+            return;
+        };
         let before = peer.queue.len();
         let begun = peer.queue.front().is_some_and(|q| q.flow == flow);
         peer.queue.retain(|q| q.flow != flow);
@@ -170,12 +199,18 @@ impl Core {
 
     /// Writes what waits for a peer, as far as its session takes it.
     pub(super) fn pump(&mut self, now: Instant, to: NodeId) {
-        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return;
+        };
         if peer.path != Path::Up {
             return;
         }
         while let Some(line) = peer.lines.pop_front() {
-            if self.rdt.write(now, to, FlowId::CONTROL, line.clone()).is_err() {
+            if self
+                .rdt
+                .write(now, to, FlowId::CONTROL, line.clone())
+                .is_err()
+            {
                 peer.lines.push_front(line);
                 break;
             }
@@ -272,11 +307,15 @@ impl Core {
         }
         let flows = peer.session_ended();
         for (flow, from_pool) in flows {
-            let Some(index) = share_index(flow) else { continue };
+            let Some(index) = share_index(flow) else {
+                continue;
+            };
             if from_pool {
                 self.pool.release(now, flow.message, index);
-            } else if let Some(own) =
-                self.spreads.get_mut(&flow.message).and_then(|s| s.shares.get_mut(&index))
+            } else if let Some(own) = self
+                .spreads
+                .get_mut(&flow.message)
+                .and_then(|s| s.shares.get_mut(&index))
             {
                 own.sent = false;
             }
@@ -326,8 +365,10 @@ impl Core {
             peer.arriving_octets += bytes.len();
             let arriving = peer.arriving.entry(flow).or_default();
             arriving.octets.extend_from_slice(&bytes);
-            let (too_long, too_many) =
-                (arriving.octets.len() > MAX_SHARE, peer.arriving_octets > MAX_ARRIVING);
+            let (too_long, too_many) = (
+                arriving.octets.len() > MAX_SHARE,
+                peer.arriving_octets > MAX_ARRIVING,
+            );
             if too_long || too_many {
                 self.drop_arriving(id, flow);
                 self.stats.refused_shares += 1;
@@ -345,7 +386,8 @@ impl Core {
                 Some(Ok(line)) => Line::parse(&line),
                 Some(Err(_)) => {
                     self.stats.bad_lines += 1;
-                    self.rdt.close(now, id, code::REFUSED, "a control line is too long");
+                    self.rdt
+                        .close(now, id, code::REFUSED, "a control line is too long");
                     return;
                 }
             };
@@ -358,10 +400,19 @@ impl Core {
 
     fn flow_complete(&mut self, now: Instant, id: NodeId, flow: FlowId) {
         let peer = self.peer(id);
-        let Some(arrived) = peer.arriving.remove(&flow) else { return };
+        let Some(arrived) = peer.arriving.remove(&flow) else {
+            return;
+        };
         peer.arriving_octets -= arrived.octets.len();
         if let Some(index) = share_index(flow) {
-            self.share_arrived(now, id, Carrier::Member(id), flow.message, index, arrived.octets.freeze());
+            self.share_arrived(
+                now,
+                id,
+                Carrier::Member(id),
+                flow.message,
+                index,
+                arrived.octets.freeze(),
+            );
         }
     }
 
@@ -390,7 +441,13 @@ impl Core {
                 self.event(Event::ClusterReady { cluster });
                 self.pump_sources(now);
             }
-            Message::Member { cluster, id, state, address, .. } => {
+            Message::Member {
+                cluster,
+                id,
+                state,
+                address,
+                ..
+            } => {
                 if id == self.config.id {
                     return;
                 }
@@ -419,10 +476,14 @@ impl Core {
                 }
                 self.event(Event::Member { cluster, id, state });
             }
-            Message::MessageShare { from, to, target: _, index, data } => {
-                if to == self.config.id {
-                    self.on_relayed(now, from, index, &data);
-                }
+            Message::MessageShare {
+                from,
+                to,
+                target: _,
+                index,
+                data,
+            } if to == self.config.id => {
+                self.on_relayed(now, from, index, &data);
             }
             Message::Error { code, text, .. } => {
                 tracing::debug!(%code, text, "the server refused something");
@@ -446,7 +507,9 @@ impl Core {
         let mut bytes = BytesMut::from(bytes.as_slice());
         let parsed = (bytes.len() > 16 && bytes.len() <= MAX_SHARE + 16).then(|| {
             let id = bytes.split_to(16);
-            <[u8; 16]>::try_from(&id[..]).ok().and_then(|id| MessageId::from_field(id).ok())
+            <[u8; 16]>::try_from(&id[..])
+                .ok()
+                .and_then(|id| MessageId::from_field(id).ok())
         });
         let index = u8::try_from(index).ok().and_then(NonZeroU8::new);
         let (Some(Some(message)), Some(index)) = (parsed, index) else {
@@ -458,8 +521,12 @@ impl Core {
 
     /// Tries again where a path was down and something waits.
     pub(super) fn tick_links(&mut self, now: Instant) {
-        let waiting: Vec<NodeId> =
-            self.peers.iter().filter(|(_, p)| p.has_work()).map(|(id, _)| *id).collect();
+        let waiting: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| p.has_work())
+            .map(|(id, _)| *id)
+            .collect();
         for id in waiting {
             let lines: Vec<Bytes> = if self.path_is_down(id) {
                 self.peer(id).lines.drain(..).collect()
@@ -476,4 +543,3 @@ impl Core {
         }
     }
 }
-

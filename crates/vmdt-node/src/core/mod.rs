@@ -31,13 +31,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use vmdt_control::{Member, MemberConfig, MemberEvent, MemberOutput, Reply, Request, RequestError, RequestId};
+use vmdt_control::{
+    Member, MemberConfig, MemberEvent, MemberOutput, Reply, Request, RequestError, RequestId,
+};
 use vmdt_pool::{Collector, CollectorConfig, Pool, PoolConfig};
 use vmdt_rdt::{Endpoint, Transmit};
 use vmdt_wire::{Caps, ClusterId, MessageId, NodeId};
 
-pub use config::{default_transport, ConfigError, CoreConfig, DEFAULT_SEGMENT, MAX_SEGMENT, MAX_WINDOW};
-pub use envelope::{Envelope, EnvelopeError, Kind, DIGEST_LEN, MAX_ENVELOPE, MAX_NAME};
+pub use config::{
+    ConfigError, CoreConfig, DEFAULT_SEGMENT, MAX_SEGMENT, MAX_WINDOW, default_transport,
+};
+pub use envelope::{DIGEST_LEN, Envelope, EnvelopeError, Kind, MAX_ENVELOPE, MAX_NAME};
 pub use event::{Carried, Event, Paths, Progress, Receipt, TransferError};
 pub use open::PeerConn;
 pub use placement::{Carrier, Carriers, Placement, PlacementError};
@@ -379,8 +383,8 @@ impl Core {
         id
     }
 
-    /// Ends everything: transfers fail, sessions are closed, the server is left. Drain the
-    /// outputs for a moment, then drop the core.
+    /// Ends all transfers and begins no more. Go on until [`is_quiet`](Self::is_quiet), so that
+    /// peers hear what they need to know, but not for long; then [`hang_up`](Self::hang_up).
     pub fn close(&mut self, now: Instant) {
         let ids: Vec<MessageId> = self.outgoing.keys().copied().collect();
         for id in ids {
@@ -391,6 +395,24 @@ impl Core {
             self.fail_incoming(now, handle, TransferError::Closed);
         }
         self.settle(now);
+    }
+
+    /// Whether nothing waits to go to a peer, or to be confirmed by one.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let written = |peer: &NodeId| {
+            self.rdt
+                .stats(*peer)
+                .is_none_or(|s| s.bytes_in_flight == 0 && s.queued == 0)
+        };
+        self.peers
+            .iter()
+            .all(|(id, p)| (!p.has_work() || p.is_down()) && written(id))
+    }
+
+    /// Closes the sessions with all peers and leaves the server. Drain the outputs, then drop the
+    /// core.
+    pub fn hang_up(&mut self, now: Instant) {
         let peers: BTreeSet<NodeId> = self.rdt.peers().collect();
         for peer in peers {
             self.rdt.close(now, peer, 0, "closed");
@@ -451,7 +473,10 @@ impl Core {
             }
             MemberEvent::Push(message) => self.on_push(now, message),
             MemberEvent::Disconnected { reason, retry_in } => {
-                self.event(Event::ServerLost { reason: reason.to_string(), retry_in });
+                self.event(Event::ServerLost {
+                    reason: reason.to_string(),
+                    retry_in,
+                });
             }
             MemberEvent::ClusterLost { cluster, reason } => {
                 let reason = match reason {

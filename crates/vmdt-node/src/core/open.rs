@@ -11,8 +11,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use vmdt_ssms::Share;
 use vmdt_wire::{
-    ClusterId, ContentType, Framing, Line, LineFramer, Message, MessageId, MessageName, NodeId,
-    ShareEntry, SharePoolAdd, DEFAULT_MAX_LINE,
+    ClusterId, ContentType, DEFAULT_MAX_LINE, Framing, Line, LineFramer, Message, MessageId,
+    MessageName, NodeId, ShareEntry, SharePoolAdd,
 };
 
 use super::envelope::Kind;
@@ -70,13 +70,17 @@ impl Core {
             self.outputs.push_back(Output::ClosePeerConn(conn));
             return;
         }
-        self.open.conns.insert(conn, LineFramer::new(DEFAULT_MAX_LINE));
+        self.open
+            .conns
+            .insert(conn, LineFramer::new(DEFAULT_MAX_LINE));
         self.settle(now);
     }
 
     /// Octets on such a connection.
     pub fn handle_peer_bytes(&mut self, now: Instant, conn: PeerConn, bytes: &[u8]) {
-        let Some(mut framer) = self.open.conns.remove(&conn) else { return };
+        let Some(mut framer) = self.open.conns.remove(&conn) else {
+            return;
+        };
         framer.push(bytes);
         let mut intact = true;
         while let Some(line) = framer.next_line() {
@@ -127,10 +131,9 @@ impl Core {
     fn is_open_member(&self, peer: NodeId) -> bool {
         self.config.allow_open_peers
             && !self.speaks_rdt(peer)
-            && self
-                .member
-                .roster()
-                .any(|(_, c)| c.info().is_some_and(|i| i.options.open_peers) && c.member(peer).is_some())
+            && self.member.roster().any(|(_, c)| {
+                c.info().is_some_and(|i| i.options.open_peers) && c.member(peer).is_some()
+            })
     }
 
     fn on_open_add(&mut self, now: Instant, add: &SharePoolAdd) {
@@ -157,13 +160,15 @@ impl Core {
                 return;
             }
         };
-        let nonce = shares.first().map(|s| super::outgoing::digest_of(&[s.body(), &s.nonce()]));
+        let nonce = shares
+            .first()
+            .map(|s| super::outgoing::digest_of(&[s.body(), &s.nonce()]));
         let key = super::outgoing::digest_of(&[
             add.message.as_str().as_bytes(),
             &nonce.unwrap_or_default(),
         ]);
         if self.open.seen.contains_key(&key) {
-            self.confirm_open(now, add.sender, add.message.clone());
+            self.confirm_open(now, add.sender, add.message);
             return;
         }
         self.open.seen.insert(key, ());
@@ -180,14 +185,20 @@ impl Core {
         self.next_handle += 1;
         let paths = Paths::from([(
             Carrier::Direct,
-            Carried { shares: shares.len() as u64, octets: octets as u64 },
+            Carried {
+                shares: shares.len() as u64,
+                octets: octets as u64,
+            },
         )]);
         if add.content == ContentType::File {
             // a file that fits in a line needs no stream: it is opened, written and finished
             self.begin_open_file(now, handle, add, id, Bytes::from(plain), paths);
             return;
         }
-        let waiting = Waiting { sender: add.sender, name: add.message.clone() };
+        let waiting = Waiting {
+            sender: add.sender,
+            name: add.message,
+        };
         self.open.waiting.insert(handle, waiting);
         let event = Event::Message {
             id,
@@ -209,7 +220,7 @@ impl Core {
         paths: Paths,
     ) {
         use super::envelope::Envelope;
-        use super::{incoming::Incoming, SinkOp};
+        use super::{SinkOp, incoming::Incoming};
         let size = content.len() as u64;
         let envelope = Envelope {
             kind: Kind::File,
@@ -222,7 +233,9 @@ impl Core {
         };
         let mut incoming = Incoming::new(now, add.sender, handle, &envelope);
         incoming.paths = paths;
-        if incoming.segment(now, id, envelope, content.clone()).is_err()
+        if incoming
+            .segment(now, id, envelope, content.clone())
+            .is_err()
             || !matches!(incoming.next_piece(), Ok(Some(_)))
         {
             return;
@@ -230,20 +243,35 @@ impl Core {
         incoming.untaken.clear();
         self.incoming.insert(handle, incoming);
         self.incoming_by_id.insert((add.sender, id), handle);
-        self.open
-            .waiting
-            .insert(handle, Waiting { sender: add.sender, name: add.message.clone() });
-        let op = SinkOp::Open { name: add.filename.clone(), size: Some(size) };
+        self.open.waiting.insert(
+            handle,
+            Waiting {
+                sender: add.sender,
+                name: add.message,
+            },
+        );
+        let op = SinkOp::Open {
+            name: add.filename.clone(),
+            size: Some(size),
+        };
         self.outputs.push_back(Output::Sink { handle, op });
         if !content.is_empty() {
-            self.outputs.push_back(Output::Sink { handle, op: SinkOp::Write(content) });
+            self.outputs.push_back(Output::Sink {
+                handle,
+                op: SinkOp::Write(content),
+            });
         }
-        self.outputs.push_back(Output::Sink { handle, op: SinkOp::Finish });
+        self.outputs.push_back(Output::Sink {
+            handle,
+            op: SinkOp::Finish,
+        });
     }
 
     /// The application has a message of a 1.0 peer; false when the handle is none of those.
     pub(super) fn open_taken(&mut self, now: Instant, handle: u64) -> bool {
-        let Some(waiting) = self.open.waiting.remove(&handle) else { return false };
+        let Some(waiting) = self.open.waiting.remove(&handle) else {
+            return false;
+        };
         self.confirm_open(now, waiting.sender, waiting.name);
         true
     }
@@ -255,16 +283,29 @@ impl Core {
 
     /// Queues a line for a 1.0 peer; false when its address is not known or the line has no form.
     fn send_open_line(&mut self, to: NodeId, message: Message, about: Option<MessageName>) -> bool {
-        let address =
-            self.member.roster().filter_map(|(_, c)| c.member(to)).find_map(|m| m.address);
-        let line = Line { framing: Framing::Bar, tag: None, message };
-        let (Some(to), Ok(line)) = (address, line.emit()) else { return false };
+        let address = self
+            .member
+            .roster()
+            .filter_map(|(_, c)| c.member(to))
+            .find_map(|m| m.address);
+        let line = Line {
+            framing: Framing::Bar,
+            tag: None,
+            message,
+        };
+        let (Some(to), Ok(line)) = (address, line.emit()) else {
+            return false;
+        };
         self.open.next_op += 1;
         let op = self.open.next_op;
         if let Some(name) = about {
             self.open.ops.insert(op, name);
         }
-        self.outputs.push_back(Output::SendLine { op, to, line: line.into() });
+        self.outputs.push_back(Output::SendLine {
+            op,
+            to,
+            line: line.into(),
+        });
         true
     }
 
@@ -274,7 +315,12 @@ impl Core {
         if !self.config.allow_open_peers {
             return refuse("this node is not configured to send to such peers");
         }
-        if !self.member.cluster(cluster).and_then(|c| c.info()).is_some_and(|i| i.options.open_peers) {
+        if !self
+            .member
+            .cluster(cluster)
+            .and_then(|c| c.info())
+            .is_some_and(|i| i.options.open_peers)
+        {
             return refuse("the cluster does not allow such peers");
         }
         Ok(())
@@ -282,8 +328,12 @@ impl Core {
 
     /// Sends the whole content to a 1.0 peer: k shares in one line.
     pub(super) fn send_open(&mut self, now: Instant, id: MessageId) {
-        let Some(out) = self.outgoing.get_mut(&id) else { return };
-        let Some(content) = out.unplaced.take() else { return };
+        let Some(out) = self.outgoing.get_mut(&id) else {
+            return;
+        };
+        let Some(content) = out.unplaced.take() else {
+            return;
+        };
         let (to, threshold, kind) = (out.to, out.threshold, out.kind);
         let name = out.name.clone();
         let too_large = TransferError::OpenPeer {
@@ -306,7 +356,7 @@ impl Core {
         let k = threshold.k();
         let message = MessageName::from(id);
         let add = Message::SharePoolAdd(SharePoolAdd {
-            message: message.clone(),
+            message,
             sender: self.config.id,
             receiver: to,
             total: threshold.n().into(),
@@ -325,7 +375,11 @@ impl Core {
                 })
                 .collect(),
         });
-        let line = Line { framing: Framing::Bar, tag: None, message: add };
+        let line = Line {
+            framing: Framing::Bar,
+            tag: None,
+            message: add,
+        };
         match line.emit() {
             Ok(bytes) if bytes.len() <= MAX_OPEN_LINE => {}
             Ok(_) => return self.fail_outgoing(now, id, too_large, false),
@@ -335,8 +389,11 @@ impl Core {
                 return self.fail_outgoing(now, id, error, false);
             }
         }
-        if !self.send_open_line(to, line.message, Some(message.clone())) {
-            let error = TransferError::OpenPeer { peer: to, what: "its address is not known" };
+        if !self.send_open_line(to, line.message, Some(message)) {
+            let error = TransferError::OpenPeer {
+                peer: to,
+                what: "its address is not known",
+            };
             return self.fail_outgoing(now, id, error, false);
         }
         self.note_open_peer(to);
@@ -347,7 +404,14 @@ impl Core {
             out.in_flight.insert(id);
             out.next = 1;
         }
-        self.open.sending.insert(message, Sending { transfer: id, to, octets });
+        self.open.sending.insert(
+            message,
+            Sending {
+                transfer: id,
+                to,
+                octets,
+            },
+        );
     }
 
     /// What became of an [`Output::SendLine`].
@@ -357,19 +421,29 @@ impl Core {
             && let Some(sending) = self.open.sending.remove(&name)
         {
             let what = "its port can't be reached";
-            let error = TransferError::OpenPeer { peer: sending.to, what };
+            let error = TransferError::OpenPeer {
+                peer: sending.to,
+                what,
+            };
             self.fail_outgoing(now, sending.transfer, error, false);
         }
         self.settle(now);
     }
 
     fn open_acknowledged(&mut self, now: Instant, message: &MessageName, receiver: NodeId) {
-        if self.open.sending.get(message).is_none_or(|s| s.to != receiver) {
+        if self
+            .open
+            .sending
+            .get(message)
+            .is_none_or(|s| s.to != receiver)
+        {
             return;
         }
-        let Some(sending) = self.open.sending.remove(message) else { return };
+        let Some(sending) = self.open.sending.remove(message) else {
+            return;
+        };
         // 1.0 peers keep their entry until somebody says this
-        let remove = Message::SharePoolRemove { message: message.clone() };
+        let remove = Message::SharePoolRemove { message: *message };
         self.send_open_line(receiver, remove, None);
         if let Some(out) = self.outgoing.get_mut(&sending.transfer) {
             out.delivered += sending.octets;
@@ -386,7 +460,7 @@ impl Core {
     /// 1.0 transfers stall like others, which [`Core::tick_outgoing`] sees; what is left here is
     /// to forget lines nobody will answer.
     pub(super) fn tick_open(&mut self, _now: Instant) {
-        let live: Vec<MessageName> = self.open.sending.keys().cloned().collect();
+        let live: Vec<MessageName> = self.open.sending.keys().copied().collect();
         self.open.ops.retain(|_, name| live.contains(name));
     }
 }

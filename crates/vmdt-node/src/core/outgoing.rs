@@ -149,7 +149,11 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     pub(crate) fn progress(&self) -> Progress {
-        Progress { delivered: self.delivered, total: self.total, paths: self.paths.clone() }
+        Progress {
+            delivered: self.delivered,
+            total: self.total,
+            paths: self.paths.clone(),
+        }
     }
 
     pub(crate) fn receipt(&self, now: Instant) -> Receipt {
@@ -185,7 +189,9 @@ impl Outgoing {
             return Ok(None);
         }
         let placement = Placement::new(n, k, carriers)?;
-        let Some(Unplaced { data, last }) = self.unplaced.take() else { return Ok(None) };
+        let Some(Unplaced { data, last }) = self.unplaced.take() else {
+            return Ok(None);
+        };
         self.hasher.update(&data);
         let digest = last.then(|| *self.hasher.finalize().as_bytes());
         self.digest = digest;
@@ -207,7 +213,16 @@ impl Outgoing {
             .into_iter()
             .map(|share| {
                 let digest = digest_of(&[share.head(), share.body()]);
-                (share.index(), OwnShare { share, digest, sent: false, not_before: None, refusals: 0 })
+                (
+                    share.index(),
+                    OwnShare {
+                        share,
+                        digest,
+                        sent: false,
+                        not_before: None,
+                        refusals: 0,
+                    },
+                )
             })
             .collect();
         let mut id = [0; 12];
@@ -220,7 +235,11 @@ impl Outgoing {
             k,
             octets: data.len() as u64,
             number: self.next,
-            active: placement.iter().take(usize::from(k)).map(|(i, _)| i).collect(),
+            active: placement
+                .iter()
+                .take(usize::from(k))
+                .map(|(i, _)| i)
+                .collect(),
             placement,
             shares,
             relayed: 0,

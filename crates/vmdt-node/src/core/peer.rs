@@ -6,7 +6,7 @@ use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use vmdt_wire::{FlowId, LineFramer, MessageId, ShareIndex, RELAY_MAX_LINE};
+use vmdt_wire::{FlowId, LineFramer, MessageId, RELAY_MAX_LINE, ShareIndex};
 
 /// Control lines that wait for a path, per peer; the oldest are dropped beyond it (all of them
 /// are repeated by whoever still needs an answer).
@@ -99,7 +99,10 @@ impl Peer {
         while self.sent.len() > MAX_SENT {
             self.sent.pop_first();
         }
-        Some(FlowId { message, index: flow })
+        Some(FlowId {
+            message,
+            index: flow,
+        })
     }
 
     /// Forgets that shares of a message were sent.
@@ -115,7 +118,12 @@ impl Peer {
     /// The flow that brings a share now, if one does.
     pub(crate) fn under_way(&self, message: MessageId, index: NonZeroU8) -> Option<FlowId> {
         let written = self.written.keys().find(|f| carries(f, message, index));
-        let queued = || self.queue.iter().map(|q| &q.flow).find(|f| carries(f, message, index));
+        let queued = || {
+            self.queue
+                .iter()
+                .map(|q| &q.flow)
+                .find(|f| carries(f, message, index))
+        };
         written.or_else(queued).copied()
     }
 
@@ -132,7 +140,9 @@ impl Peer {
 
     /// Marks the path as not working; the next attempt comes after a growing pause.
     pub(crate) fn down(&mut self, now: Instant) {
-        self.path = Path::Down { until: now + self.backoff };
+        self.path = Path::Down {
+            until: now + self.backoff,
+        };
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
     }
 
@@ -166,7 +176,9 @@ const MAX_REPETITIONS: u16 = 9;
 
 /// The share index of a flow, where it is one.
 pub(crate) fn share_index(flow: FlowId) -> Option<NonZeroU8> {
-    u8::try_from(flow.index.get() % REPETITION).ok().and_then(NonZeroU8::new)
+    u8::try_from(flow.index.get() % REPETITION)
+        .ok()
+        .and_then(NonZeroU8::new)
 }
 
 /// Whether a flow carries this share.

@@ -94,7 +94,11 @@ impl Placement {
                 cap,
             });
         }
-        let mut placement = Placement { k, given: BTreeMap::new(), at: BTreeMap::new() };
+        let mut placement = Placement {
+            k,
+            given: BTreeMap::new(),
+            at: BTreeMap::new(),
+        };
         let rounds = (0..cap).flat_map(|_| plain.iter().copied());
         let order = std::iter::repeat_n(Carrier::Server, server).chain(rounds);
         for (index, carrier) in (1..=n).filter_map(NonZeroU8::new).zip(order) {
@@ -155,7 +159,10 @@ mod tests {
 
     fn check(p: &Placement, k: u8) {
         for count in p.given.values() {
-            assert!(*count < usize::from(k), "a carrier has {count} of {k}: {p:?}");
+            assert!(
+                *count < usize::from(k),
+                "a carrier has {count} of {k}: {p:?}"
+            );
         }
     }
 
@@ -164,15 +171,26 @@ mod tests {
         for n in 2..=9u8 {
             for k in 2..=n {
                 for members in 0..=6 {
-                    for (direct, server) in [(false, false), (true, false), (false, true), (true, true)] {
-                        let mut c = Carriers { direct, members: ids(members), server };
-                        let Ok(mut p) = Placement::new(n, k, &c) else { continue };
+                    for (direct, server) in
+                        [(false, false), (true, false), (false, true), (true, true)]
+                    {
+                        let mut c = Carriers {
+                            direct,
+                            members: ids(members),
+                            server,
+                        };
+                        let Ok(mut p) = Placement::new(n, k, &c) else {
+                            continue;
+                        };
                         check(&p, k);
                         assert!(p.iter().count() >= usize::from(k));
                         // lose every member one after the other and move what it had
                         while let Some(lost) = c.members.pop() {
-                            let moved: Vec<_> =
-                                p.iter().filter(|(_, c)| *c == Carrier::Member(lost)).map(|(i, _)| i).collect();
+                            let moved: Vec<_> = p
+                                .iter()
+                                .filter(|(_, c)| *c == Carrier::Member(lost))
+                                .map(|(i, _)| i)
+                                .collect();
                             for index in moved {
                                 let _ = p.relocate(index, &c);
                                 check(&p, k);
@@ -186,30 +204,67 @@ mod tests {
 
     #[test]
     fn the_first_k_shares_take_distinct_carriers() {
-        let p = Placement::new(5, 3, &Carriers { direct: true, members: ids(3), server: true }).unwrap();
+        let p = Placement::new(
+            5,
+            3,
+            &Carriers {
+                direct: true,
+                members: ids(3),
+                server: true,
+            },
+        )
+        .unwrap();
         let first: Vec<_> = p.iter().take(3).map(|(_, c)| c).collect();
-        assert_eq!(first, [Carrier::Direct, Carrier::Member(ids(3)[0]), Carrier::Member(ids(3)[1])]);
+        assert_eq!(
+            first,
+            [
+                Carrier::Direct,
+                Carrier::Member(ids(3)[0]),
+                Carrier::Member(ids(3)[1])
+            ]
+        );
         assert_eq!(p.given(Carrier::Server), 0, "the server is not needed");
     }
 
     #[test]
     fn two_members_alone_need_the_server_and_neither_path_reads_it() {
-        let alone = Carriers { direct: true, members: vec![], server: false };
+        let alone = Carriers {
+            direct: true,
+            members: vec![],
+            server: false,
+        };
         assert_eq!(
             Placement::new(2, 2, &alone).unwrap_err(),
-            PlacementError { placeable: 1, k: 2, carriers: 1, cap: 1 }
+            PlacementError {
+                placeable: 1,
+                k: 2,
+                carriers: 1,
+                cap: 1
+            }
         );
-        let p = Placement::new(2, 2, &Carriers { server: true, ..alone }).unwrap();
-        assert_eq!(p.iter().map(|(i, c)| (i.get(), c)).collect::<Vec<_>>(), [
-            (1, Carrier::Server),
-            (2, Carrier::Direct)
-        ]);
+        let p = Placement::new(
+            2,
+            2,
+            &Carriers {
+                server: true,
+                ..alone
+            },
+        )
+        .unwrap();
+        assert_eq!(
+            p.iter().map(|(i, c)| (i.get(), c)).collect::<Vec<_>>(),
+            [(1, Carrier::Server), (2, Carrier::Direct)]
+        );
     }
 
     #[test]
     fn the_server_takes_only_indices_below_k() {
         for k in 2..=6u8 {
-            let c = Carriers { direct: true, members: vec![], server: true };
+            let c = Carriers {
+                direct: true,
+                members: vec![],
+                server: true,
+            };
             let p = Placement::new(k, k, &c).unwrap();
             for (index, carrier) in p.iter() {
                 assert!(carrier != Carrier::Server || index.get() < k);
@@ -219,11 +274,23 @@ mod tests {
 
     #[test]
     fn a_lost_holders_share_moves_or_stays_lost() {
-        let c = Carriers { direct: true, members: ids(1), server: false };
+        let c = Carriers {
+            direct: true,
+            members: ids(1),
+            server: false,
+        };
         let mut p = Placement::new(3, 2, &c).unwrap();
         assert_eq!(p.iter().count(), 2);
-        let none = Carriers { direct: true, members: vec![], server: false };
+        let none = Carriers {
+            direct: true,
+            members: vec![],
+            server: false,
+        };
         let at_member = p.iter().find(|(_, c)| *c != Carrier::Direct).unwrap().0;
-        assert_eq!(p.relocate(at_member, &none), None, "the direct link has its one share");
+        assert_eq!(
+            p.relocate(at_member, &none),
+            None,
+            "the direct link has its one share"
+        );
     }
 }

@@ -7,16 +7,19 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vmdt_pool::{Announced, Announcement, CollectorEvent, Placement as Placed, PoolEvent, ShareOutcome};
+use vmdt_pool::{
+    Announced, Announcement, CollectorEvent, Placement as Placed, PoolEvent, ShareOutcome,
+};
 use vmdt_ssms::Share;
 use vmdt_wire::{
-    ContentType, ErrorCode, FlowId, Message, MessageId, MessageName, NodeId, ShareEntry, SharePoolAdd,
+    ContentType, ErrorCode, FlowId, Message, MessageId, MessageName, NodeId, ShareEntry,
+    SharePoolAdd,
 };
 
 use super::envelope::{Envelope, Kind};
 use super::event::TransferError;
 use super::incoming::{Incoming, Taken};
-use super::links::code;
+use super::links::{Parcel, code};
 use super::outgoing::digest_of;
 use super::peer::share_index;
 use super::placement::Carrier;
@@ -124,7 +127,11 @@ pub(crate) fn read_add_line(add: &SharePoolAdd) -> Option<Announcement> {
         .iter()
         .enumerate()
         .map(|(at, entry)| match entry {
-            ShareEntry::Placed { index, holder, digest } => Some(Placed {
+            ShareEntry::Placed {
+                index,
+                holder,
+                digest,
+            } => Some(Placed {
                 index: u8::try_from(*index).ok().and_then(NonZeroU8::new)?,
                 holder: *holder,
                 digest: *digest,
@@ -168,7 +175,11 @@ impl Core {
                     }
                 }
             }
-            Message::SharePoolClaim { message, claimer, index } if claimer == from => {
+            Message::SharePoolClaim {
+                message,
+                claimer,
+                index,
+            } if claimer == from => {
                 let index = u8::try_from(index).ok().and_then(NonZeroU8::new);
                 if let Some((id, index)) = message.to_message_id().zip(index) {
                     if self.spreads.get(&id).is_some_and(|s| s.to == from) {
@@ -183,14 +194,22 @@ impl Core {
                     self.removed(now, from, id);
                 }
             }
-            Message::Error { code, text, about: Some(about) } => {
+            Message::Error {
+                code,
+                text,
+                about: Some(about),
+            } => {
                 if let Some(id) = about.to_message_id() {
                     if self.spreads.contains_key(&id) {
                         return self.holder_refused(now, from, id);
                     }
                     match self.incoming_by_id.get(&(from, id)) {
                         Some(handle) => {
-                            let error = TransferError::Remote { peer: from, code, text };
+                            let error = TransferError::Remote {
+                                peer: from,
+                                code,
+                                text,
+                            };
                             self.fail_incoming(now, *handle, error);
                         }
                         None => self.refused_by_receiver(now, from, id, code, text),
@@ -265,11 +284,20 @@ impl Core {
             Ok(Announced::AlreadyDelivered) => self.acknowledge_again(now, &ann, transfer),
             Ok(_) => {
                 let sender = ann.sender;
-                self.labels
-                    .entry(message)
-                    .or_insert_with(|| Expected { sender, transfer, origins: BTreeMap::new() });
+                self.labels.entry(message).or_insert_with(|| Expected {
+                    sender,
+                    transfer,
+                    origins: BTreeMap::new(),
+                });
                 for early in self.early.take(message) {
-                    self.collect(now, early.from, early.carrier, message, early.index, early.octets);
+                    self.collect(
+                        now,
+                        early.from,
+                        early.carrier,
+                        message,
+                        early.index,
+                        early.octets,
+                    );
                 }
             }
             Err(error) => {
@@ -294,7 +322,10 @@ impl Core {
 
     fn acknowledge(&mut self, now: Instant, sender: NodeId, message: MessageId) {
         let receiver = self.config.id;
-        let line = Message::SharePoolAck { message: MessageName::from(message), receiver };
+        let line = Message::SharePoolAck {
+            message: MessageName::from(message),
+            receiver,
+        };
         self.send_line(now, sender, line);
     }
 
@@ -323,14 +354,30 @@ impl Core {
             self.store(now, from, message, index, octets);
         } else if !self.collector.is_ended(message) {
             let until = now + EARLY_TTL;
-            if !self.early.keep(message, EarlyShare { from, carrier, index, octets, until }) {
+            if !self.early.keep(
+                message,
+                EarlyShare {
+                    from,
+                    carrier,
+                    index,
+                    octets,
+                    until,
+                },
+            ) {
                 self.stats.refused_shares += 1;
             }
         }
     }
 
     /// Keeps a share for its receiver.
-    fn store(&mut self, now: Instant, from: NodeId, message: MessageId, index: NonZeroU8, octets: Bytes) {
+    fn store(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        message: MessageId,
+        index: NonZeroU8,
+        octets: Bytes,
+    ) {
         let digest = digest_of(&[&octets]);
         if let Err(error) = self.pool.store(now, from, message, index, octets, digest) {
             self.tell_no_room(now, from, message, &error.to_string());
@@ -361,7 +408,10 @@ impl Core {
     ) {
         let len = octets.len();
         let digest = digest_of(&[&octets]);
-        match self.collector.share(now, from, message, index, octets, digest) {
+        match self
+            .collector
+            .share(now, from, message, index, octets, digest)
+        {
             Ok(ShareOutcome::Accepted) => {
                 if let Some(expected) = self.labels.get_mut(&message) {
                     let carrier = match carrier {
@@ -380,7 +430,12 @@ impl Core {
     }
 
     pub(super) fn on_pool(&mut self, now: Instant, event: PoolEvent) {
-        if let PoolEvent::Offer { message, index, receiver } = event {
+        if let PoolEvent::Offer {
+            message,
+            index,
+            receiver,
+        } = event
+        {
             self.hand_on(now, message, receiver, index);
         }
     }
@@ -394,11 +449,21 @@ impl Core {
                 return;
             }
         };
-        let Some(ann) = self.pool.announcement(message) else { return };
+        let Some(ann) = self.pool.announcement(message) else {
+            return;
+        };
         let k = ann.k;
         let add = add_line(ann);
         self.send_line(now, receiver, add);
-        if !self.send_share(now, receiver, receiver, message, index, k, vec![octets], true) {
+        let parcel = Parcel {
+            receiver,
+            message,
+            index,
+            k,
+            parts: vec![octets],
+            from_pool: true,
+        };
+        if !self.send_share(now, receiver, parcel) {
             // the lease ends by itself; then it is offered again
             tracing::debug!("a share has no way to its receiver now");
         }
@@ -407,14 +472,22 @@ impl Core {
     pub(super) fn on_collector(&mut self, now: Instant, event: CollectorEvent) {
         match event {
             CollectorEvent::Complete { message, shares } => self.rebuild(now, message, shares),
-            CollectorEvent::Unfreeze { message, index, holder } => {
+            CollectorEvent::Unfreeze {
+                message,
+                index,
+                holder,
+            } => {
                 let line = Message::SharePoolUnfreeze {
                     message: MessageName::from(message),
                     index: index.get().into(),
                 };
                 self.send_line(now, holder, line);
             }
-            CollectorEvent::Claim { message, index, holder } => {
+            CollectorEvent::Claim {
+                message,
+                index,
+                holder,
+            } => {
                 let line = Message::SharePoolClaim {
                     message: MessageName::from(message),
                     claimer: self.config.id,
@@ -422,8 +495,16 @@ impl Core {
                 };
                 self.send_line(now, holder, line);
             }
-            CollectorEvent::BadShare { message, index, from } => {
-                self.event(Event::BadShare { message, index: index.get(), from });
+            CollectorEvent::BadShare {
+                message,
+                index,
+                from,
+            } => {
+                self.event(Event::BadShare {
+                    message,
+                    index: index.get(),
+                    from,
+                });
             }
             CollectorEvent::Revoked { message } | CollectorEvent::Expired { message } => {
                 self.labels.remove(&message);
@@ -433,11 +514,14 @@ impl Core {
     }
 
     fn rebuild(&mut self, now: Instant, message: MessageId, shares: Vec<(NonZeroU8, Bytes)>) {
-        let parsed: Result<Vec<Share>, _> =
-            shares.into_iter().map(|(_, octets)| Share::parse(octets)).collect();
-        let plain = match parsed.map_err(|e| e.to_string()).and_then(|shares| {
-            vmdt_ssms::reconstruct(&shares).map_err(|e| e.to_string())
-        }) {
+        let parsed: Result<Vec<Share>, _> = shares
+            .into_iter()
+            .map(|(_, octets)| Share::parse(octets))
+            .collect();
+        let plain = match parsed
+            .map_err(|e| e.to_string())
+            .and_then(|shares| vmdt_ssms::reconstruct(&shares).map_err(|e| e.to_string()))
+        {
             Ok(plain) => Bytes::from(plain),
             Err(error) => {
                 tracing::debug!(error, "shares do not make a message");
@@ -446,7 +530,9 @@ impl Core {
             }
         };
         self.collector.delivered(now, message);
-        let Some(expected) = self.labels.remove(&message) else { return };
+        let Some(expected) = self.labels.remove(&message) else {
+            return;
+        };
         self.stop_arriving(now, message);
         match Envelope::parse(&plain) {
             Ok((envelope, at)) if envelope.transfer == expected.transfer => {
@@ -495,12 +581,18 @@ impl Core {
                 Err(error) => {
                     self.tell_refusal(now, from, transfer, &error);
                     self.remember_ended(from, transfer, false);
-                    self.event(Event::ReceiveFailed { id: transfer, from, error });
+                    self.event(Event::ReceiveFailed {
+                        id: transfer,
+                        from,
+                        error,
+                    });
                     return;
                 }
             },
         };
-        let Some(incoming) = self.incoming.get_mut(&handle) else { return };
+        let Some(incoming) = self.incoming.get_mut(&handle) else {
+            return;
+        };
         for (carrier, octets) in expected.origins.values() {
             incoming.carried(*carrier, *octets);
         }
@@ -541,9 +633,13 @@ impl Core {
         self.next_handle += 1;
         let incoming = Incoming::new(now, from, handle, envelope);
         self.incoming.insert(handle, incoming);
-        self.incoming_by_id.insert((from, envelope.transfer), handle);
+        self.incoming_by_id
+            .insert((from, envelope.transfer), handle);
         if envelope.kind == Kind::File {
-            let op = SinkOp::Open { name: envelope.name.clone(), size: envelope.total };
+            let op = SinkOp::Open {
+                name: envelope.name.clone(),
+                size: envelope.total,
+            };
             self.outputs.push_back(Output::Sink { handle, op });
             self.event(Event::FileStarted {
                 id: envelope.transfer,
@@ -558,7 +654,9 @@ impl Core {
     /// Hands on what is in order.
     fn drain_incoming(&mut self, now: Instant, handle: u64) {
         loop {
-            let Some(incoming) = self.incoming.get_mut(&handle) else { return };
+            let Some(incoming) = self.incoming.get_mut(&handle) else {
+                return;
+            };
             let piece = match incoming.next_piece() {
                 Ok(Some(piece)) => piece,
                 Ok(None) => return,
@@ -573,7 +671,10 @@ impl Core {
                         self.written(now, handle);
                     }
                     if piece.last {
-                        self.outputs.push_back(Output::Sink { handle, op: SinkOp::Finish });
+                        self.outputs.push_back(Output::Sink {
+                            handle,
+                            op: SinkOp::Finish,
+                        });
                     }
                 }
                 Kind::Octets => {
@@ -582,7 +683,10 @@ impl Core {
                     let limit = self.config.max_message;
                     if len > limit || self.held_content() > 4 * limit {
                         let limit = limit as u64;
-                        let error = TransferError::TooLarge { what: "a message", limit };
+                        let error = TransferError::TooLarge {
+                            what: "a message",
+                            limit,
+                        };
                         return self.fail_incoming(now, handle, error);
                     }
                     if last {
@@ -601,7 +705,9 @@ impl Core {
     }
 
     fn deliver(&mut self, handle: u64) {
-        let Some(incoming) = self.incoming.get_mut(&handle) else { return };
+        let Some(incoming) = self.incoming.get_mut(&handle) else {
+            return;
+        };
         let event = Event::Message {
             id: incoming.id,
             from: incoming.from,
@@ -614,12 +720,16 @@ impl Core {
 
     /// The first of the pieces that were handed on was taken.
     fn written(&mut self, now: Instant, handle: u64) {
-        let Some(incoming) = self.incoming.get_mut(&handle) else { return };
+        let Some(incoming) = self.incoming.get_mut(&handle) else {
+            return;
+        };
         if incoming.finishing && incoming.untaken.len() <= 1 {
             // the last piece is confirmed when all is done with it
             return;
         }
-        let Some((message, octets)) = incoming.untaken.pop_front() else { return };
+        let Some((message, octets)) = incoming.untaken.pop_front() else {
+            return;
+        };
         incoming.taken += octets as u64;
         incoming.moved = now;
         let from = incoming.from;
@@ -632,7 +742,11 @@ impl Core {
     pub fn sink_written(&mut self, now: Instant, handle: u64) {
         self.written(now, handle);
         if let Some(i) = self.incoming.get(&handle) {
-            let event = Event::FileProgress { id: i.id, received: i.taken, size: i.total };
+            let event = Event::FileProgress {
+                id: i.id,
+                received: i.taken,
+                size: i.total,
+            };
             self.event(event);
         }
         self.settle(now);
@@ -655,7 +769,9 @@ impl Core {
     }
 
     pub(super) fn finish_incoming(&mut self, now: Instant, handle: u64, path: PathBuf) {
-        let Some(incoming) = self.end_incoming(handle, true) else { return };
+        let Some(incoming) = self.end_incoming(handle, true) else {
+            return;
+        };
         self.event(Event::FileReceived {
             id: incoming.id,
             from: incoming.from,
@@ -668,7 +784,11 @@ impl Core {
     }
 
     fn confirm_all(&mut self, now: Instant, incoming: Incoming) {
-        for message in incoming.untaken.into_iter().filter_map(|(message, _)| message) {
+        for message in incoming
+            .untaken
+            .into_iter()
+            .filter_map(|(message, _)| message)
+        {
             self.acknowledge(now, incoming.from, message);
         }
     }
@@ -680,9 +800,17 @@ impl Core {
         Some(incoming)
     }
 
-    fn tell_refusal(&mut self, now: Instant, to: NodeId, transfer: MessageId, error: &TransferError) {
+    fn tell_refusal(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        transfer: MessageId,
+        error: &TransferError,
+    ) {
         let code = match error {
-            TransferError::TooLarge { .. } | TransferError::TooMany { .. } => ErrorCode::QuotaExceeded,
+            TransferError::TooLarge { .. } | TransferError::TooMany { .. } => {
+                ErrorCode::QuotaExceeded
+            }
             TransferError::Local(_) => ErrorCode::Refused,
             _ => ErrorCode::Aborted,
         };
@@ -695,14 +823,26 @@ impl Core {
     }
 
     pub(super) fn fail_incoming(&mut self, now: Instant, handle: u64, error: TransferError) {
-        let Some(incoming) = self.end_incoming(handle, false) else { return };
+        let Some(incoming) = self.end_incoming(handle, false) else {
+            return;
+        };
         if incoming.kind == Kind::File {
-            self.outputs.push_back(Output::Sink { handle, op: SinkOp::Abort });
+            self.outputs.push_back(Output::Sink {
+                handle,
+                op: SinkOp::Abort,
+            });
         }
-        if !matches!(error, TransferError::Cancelled { .. } | TransferError::Remote { .. }) {
+        if !matches!(
+            error,
+            TransferError::Cancelled { .. } | TransferError::Remote { .. }
+        ) {
             self.tell_refusal(now, incoming.from, incoming.id, &error);
         }
-        self.event(Event::ReceiveFailed { id: incoming.id, from: incoming.from, error });
+        self.event(Event::ReceiveFailed {
+            id: incoming.id,
+            from: incoming.from,
+            error,
+        });
     }
 
     pub(super) fn tick_incoming(&mut self, now: Instant) {
@@ -712,7 +852,14 @@ impl Core {
         let late: Vec<(u64, NodeId, Duration)> = self
             .incoming
             .values()
-            .map(|i| (i.handle, i.from, now.saturating_duration_since(i.moved), i.finishing))
+            .map(|i| {
+                (
+                    i.handle,
+                    i.from,
+                    now.saturating_duration_since(i.moved),
+                    i.finishing,
+                )
+            })
             .filter(|(_, _, still, finishing)| *still >= timeout && !finishing)
             .map(|(handle, from, still, _)| (handle, from, Duration::from_secs(still.as_secs())))
             .collect();

@@ -12,6 +12,7 @@ use vmdt_wire::{Caps, ErrorCode, Message, MessageId, MessageName, NodeId};
 use super::config::MAX_WINDOW;
 use super::envelope::Kind;
 use super::event::{Paths, TransferError};
+use super::links::Parcel;
 use super::outgoing::{Outgoing, Source, Unplaced};
 use super::placement::{Carrier, Carriers};
 use super::{Core, Event, Output};
@@ -45,16 +46,24 @@ impl Core {
             return Err(TransferError::ToSelf);
         }
         if self.outgoing.len() >= self.config.max_transfers {
-            return Err(TransferError::TooMany { limit: self.config.max_transfers });
+            return Err(TransferError::TooMany {
+                limit: self.config.max_transfers,
+            });
         }
         if kind == Kind::Octets && total.is_some_and(|t| t > self.config.max_message as u64) {
             let limit = self.config.max_message as u64;
-            return Err(TransferError::TooLarge { what: "a message", limit });
+            return Err(TransferError::TooLarge {
+                what: "a message",
+                limit,
+            });
         }
         let Some(cluster) = self.clusters_with(to).into_iter().next() else {
             return Err(TransferError::UnknownPeer { peer: to });
         };
-        let Some((view, info)) = self.member.cluster(cluster).and_then(|c| Some((c, c.info()?)))
+        let Some((view, info)) = self
+            .member
+            .cluster(cluster)
+            .and_then(|c| Some((c, c.info()?)))
         else {
             return Err(TransferError::UnknownPeer { peer: to });
         };
@@ -113,7 +122,9 @@ impl Core {
     /// Octets of a transfer's content, in order; `last` says that there are no more. An empty
     /// content is one empty supply with `last` set.
     pub fn supply(&mut self, now: Instant, transfer: MessageId, data: Bytes, last: bool) {
-        let Some(out) = self.outgoing.get_mut(&transfer) else { return };
+        let Some(out) = self.outgoing.get_mut(&transfer) else {
+            return;
+        };
         if out.source != Source::Asked {
             return;
         }
@@ -181,9 +192,14 @@ impl Core {
     /// Asks for more content where the window has room.
     fn pump_source(&mut self, _now: Instant, id: MessageId) {
         let max = self.config.segment;
-        let Some(out) = self.outgoing.get_mut(&id) else { return };
+        let Some(out) = self.outgoing.get_mut(&id) else {
+            return;
+        };
         // a receiver keeps so many segments while an earlier one is missing, and no more
-        let numbers = out.in_flight.iter().filter_map(|m| Some(self.spreads.get(m)?.number));
+        let numbers = out
+            .in_flight
+            .iter()
+            .filter_map(|m| Some(self.spreads.get(m)?.number));
         let oldest = numbers.min().unwrap_or(out.next);
         if out.source == Source::Waiting
             && out.unplaced.is_none()
@@ -191,19 +207,24 @@ impl Core {
             && out.next.wrapping_sub(oldest) < MAX_WINDOW as u32
         {
             out.source = Source::Asked;
-            self.outputs.push_back(Output::NeedData { transfer: id, max });
+            self.outputs
+                .push_back(Output::NeedData { transfer: id, max });
         }
     }
 
     /// Spreads what was read, if the rule allows it now; otherwise it is tried again.
     fn place(&mut self, now: Instant, id: MessageId) {
-        let Some(out) = self.outgoing.get(&id) else { return };
+        let Some(out) = self.outgoing.get(&id) else {
+            return;
+        };
         if out.unplaced.is_none() || out.open {
             return;
         }
         let carriers = self.carriers_for(out);
         let retry_after = self.config.retry_after;
-        let Some(out) = self.outgoing.get_mut(&id) else { return };
+        let Some(out) = self.outgoing.get_mut(&id) else {
+            return;
+        };
         match out.spread(now, retry_after, &carriers, &mut self.rng) {
             Ok(Some(spread)) => {
                 out.last_problem = None;
@@ -227,7 +248,9 @@ impl Core {
 
     /// Tells the receiver about a message.
     fn announce(&mut self, now: Instant, message: MessageId) {
-        let Some(spread) = self.spreads.get(&message) else { return };
+        let Some(spread) = self.spreads.get(&message) else {
+            return;
+        };
         let to = spread.to;
         let add = super::receive::add_line(&spread.announcement(self.config.id));
         self.send_line(now, to, add);
@@ -235,9 +258,11 @@ impl Core {
 
     /// Hands the shares that are due to their carriers.
     pub(super) fn hand_out(&mut self, now: Instant, message: MessageId) {
-        let Some(spread) = self.spreads.get(&message) else { return };
+        let Some(spread) = self.spreads.get(&message) else {
+            return;
+        };
         let (to, k) = (spread.to, spread.k);
-        let due: Vec<(NonZeroU8, Carrier, Vec<Bytes>)> = spread
+        let due: Vec<(Carrier, Parcel)> = spread
             .placement
             .iter()
             .filter_map(|(index, carrier)| {
@@ -246,19 +271,35 @@ impl Core {
                     Carrier::Member(_) => true,
                     Carrier::Direct | Carrier::Server => spread.active.contains(&index),
                 };
-                let parts = || vec![Bytes::copy_from_slice(own.share.head()), own.share.body().clone()];
                 let due = due && !own.sent && own.not_before.is_none_or(|at| at <= now);
-                due.then(|| (index, carrier, parts()))
+                due.then(|| {
+                    let parts = vec![
+                        Bytes::copy_from_slice(own.share.head()),
+                        own.share.body().clone(),
+                    ];
+                    (
+                        carrier,
+                        Parcel {
+                            receiver: to,
+                            message,
+                            index,
+                            k,
+                            parts,
+                            from_pool: false,
+                        },
+                    )
+                })
             })
             .collect();
         let mut told = BTreeSet::new();
-        for (index, carrier, parts) in due {
+        for (carrier, parcel) in due {
+            let index = parcel.index;
             let sent = match carrier {
-                Carrier::Direct => self.send_share(now, to, to, message, index, k, parts, false),
+                Carrier::Direct => self.send_share(now, to, parcel),
                 Carrier::Server => {
-                    let octets: usize = parts.iter().map(Bytes::len).sum();
+                    let octets = parcel.octets();
                     let room = self.relayed == 0 || self.relayed + octets <= MAX_RELAYED;
-                    let sent = room && self.relay_share(now, to, to, message, index, &parts);
+                    let sent = room && self.relay_share(now, to, &parcel);
                     if sent && let Some(spread) = self.spreads.get_mut(&message) {
                         spread.relayed += octets;
                         self.relayed += octets;
@@ -275,10 +316,13 @@ impl Core {
                         let add = super::receive::add_line(&spread.announcement(self.config.id));
                         self.send_line(now, holder, add);
                     }
-                    self.send_share(now, holder, to, message, index, k, parts, false)
+                    self.send_share(now, holder, parcel)
                 }
             };
-            if let Some(own) = self.spreads.get_mut(&message).and_then(|s| s.shares.get_mut(&index))
+            if let Some(own) = self
+                .spreads
+                .get_mut(&message)
+                .and_then(|s| s.shares.get_mut(&index))
             {
                 own.sent = sent;
             }
@@ -290,9 +334,7 @@ impl Core {
         let affected: Vec<MessageId> = self
             .spreads
             .values()
-            .filter(|s| {
-                s.to == lost || s.placement.iter().any(|(_, c)| c == Carrier::Member(lost))
-            })
+            .filter(|s| s.to == lost || s.placement.iter().any(|(_, c)| c == Carrier::Member(lost)))
             .map(|s| s.id)
             .collect();
         for message in affected {
@@ -302,8 +344,12 @@ impl Core {
 
     /// Moves the shares of a message whose carriers are gone, as far as the rule allows.
     fn move_shares(&mut self, now: Instant, message: MessageId) {
-        let Some(spread) = self.spreads.get(&message) else { return };
-        let Some(out) = self.outgoing.get(&spread.transfer) else { return };
+        let Some(spread) = self.spreads.get(&message) else {
+            return;
+        };
+        let Some(out) = self.outgoing.get(&spread.transfer) else {
+            return;
+        };
         let carriers = self.carriers_for(out);
         let gone: Vec<NonZeroU8> = spread
             .placement
@@ -318,8 +364,11 @@ impl Core {
         let mut moved = Vec::new();
         if let Some(spread) = self.spreads.get_mut(&message) {
             // shares that had no place at first may have one now
-            let homeless =
-                spread.shares.keys().copied().filter(|i| spread.placement.carrier(*i).is_none());
+            let homeless = spread
+                .shares
+                .keys()
+                .copied()
+                .filter(|i| spread.placement.carrier(*i).is_none());
             let candidates: Vec<NonZeroU8> = gone.into_iter().chain(homeless).collect();
             for index in candidates {
                 if let Some(carrier) = spread.placement.relocate(index, &carriers) {
@@ -334,8 +383,10 @@ impl Core {
         if moved.is_empty() {
             return;
         }
-        if let Some(out) =
-            self.spreads.get(&message).and_then(|s| self.outgoing.get_mut(&s.transfer))
+        if let Some(out) = self
+            .spreads
+            .get(&message)
+            .and_then(|s| self.outgoing.get_mut(&s.transfer))
         {
             for (carrier, octets) in moved {
                 out.carried(carrier, octets);
@@ -347,13 +398,19 @@ impl Core {
 
     /// A holder would not take a share.
     pub(super) fn share_refused(&mut self, now: Instant, message: MessageId, index: NonZeroU8) {
-        let Some(spread) = self.spreads.get(&message) else { return };
-        let Some(out) = self.outgoing.get(&spread.transfer) else { return };
+        let Some(spread) = self.spreads.get(&message) else {
+            return;
+        };
+        let Some(out) = self.outgoing.get(&spread.transfer) else {
+            return;
+        };
         let mut carriers = self.carriers_for(out);
         if let Some(Carrier::Member(holder)) = spread.placement.carrier(index) {
             carriers.members.retain(|m| *m != holder);
         }
-        let Some(spread) = self.spreads.get_mut(&message) else { return };
+        let Some(spread) = self.spreads.get_mut(&message) else {
+            return;
+        };
         let moved = spread.placement.relocate(index, &carriers).is_some();
         if let Some(own) = spread.shares.get_mut(&index) {
             own.sent = false;
@@ -370,7 +427,9 @@ impl Core {
 
     /// A holder has no room for a message, or does not take it.
     pub(super) fn holder_refused(&mut self, now: Instant, holder: NodeId, message: MessageId) {
-        let Some(spread) = self.spreads.get(&message) else { return };
+        let Some(spread) = self.spreads.get(&message) else {
+            return;
+        };
         let transfer = spread.transfer;
         let at_holder: Vec<NonZeroU8> = spread
             .placement
@@ -391,7 +450,9 @@ impl Core {
 
     /// The server passed something not on: the newest share it can have been is sent again.
     pub(super) fn relay_refused(&mut self, now: Instant, to: NodeId, index: u16) {
-        let Some(index) = u8::try_from(index).ok().and_then(NonZeroU8::new) else { return };
+        let Some(index) = u8::try_from(index).ok().and_then(NonZeroU8::new) else {
+            return;
+        };
         let newest = self
             .outgoing
             .values()
@@ -404,7 +465,9 @@ impl Core {
             })
             .max_by_key(|s| s.number)
             .map(|s| s.id);
-        let Some(spread) = newest.and_then(|m| self.spreads.get_mut(&m)) else { return };
+        let Some(spread) = newest.and_then(|m| self.spreads.get_mut(&m)) else {
+            return;
+        };
         if let Some(own) = spread.shares.get_mut(&index) {
             own.sent = false;
             own.not_before = Some(now + REFUSED_PAUSE);
@@ -416,7 +479,9 @@ impl Core {
 
     /// The receiver asks for a share that its sender still has, or for one to be sent again.
     pub(super) fn own_share_wanted(&mut self, now: Instant, message: MessageId, index: NonZeroU8) {
-        let Some(spread) = self.spreads.get_mut(&message) else { return };
+        let Some(spread) = self.spreads.get_mut(&message) else {
+            return;
+        };
         let wanted_here = matches!(
             spread.placement.carrier(index),
             Some(Carrier::Direct | Carrier::Server)
@@ -426,10 +491,17 @@ impl Core {
         }
         let first = spread.active.insert(index);
         let to = spread.to;
-        let under_way = self.peers.get(&to).is_some_and(|p| p.under_way(message, index).is_some());
+        let under_way = self
+            .peers
+            .get(&to)
+            .is_some_and(|p| p.under_way(message, index).is_some());
         let (transfer, octets) = {
-            let Some(spread) = self.spreads.get_mut(&message) else { return };
-            let Some(own) = spread.shares.get_mut(&index) else { return };
+            let Some(spread) = self.spreads.get_mut(&message) else {
+                return;
+            };
+            let Some(own) = spread.shares.get_mut(&index) else {
+                return;
+            };
             if !under_way {
                 own.sent = false;
             }
@@ -446,15 +518,22 @@ impl Core {
         if self.spreads.get(&message).is_none_or(|s| s.to != from) {
             return;
         }
-        let Some(spread) = self.drop_spread(now, message) else { return };
+        let Some(spread) = self.drop_spread(now, message) else {
+            return;
+        };
         let limit = self.config.window;
-        let Some(out) = self.outgoing.get_mut(&spread.transfer) else { return };
+        let Some(out) = self.outgoing.get_mut(&spread.transfer) else {
+            return;
+        };
         out.in_flight.remove(&message);
         out.delivered += spread.octets;
         out.window = (out.window + 1).min(limit);
         out.moved = now;
         let progress = out.progress();
-        self.outputs.push_back(Output::Progress { transfer: spread.transfer, progress });
+        self.outputs.push_back(Output::Progress {
+            transfer: spread.transfer,
+            progress,
+        });
         if spread.relayed > 0 {
             // the server has room for the next
             self.resend_unsent(now, spread.transfer);
@@ -468,7 +547,10 @@ impl Core {
             && let Some(out) = self.outgoing.remove(&id)
         {
             let result = Ok(out.receipt(now));
-            self.outputs.push_back(Output::Done { transfer: id, result });
+            self.outputs.push_back(Output::Done {
+                transfer: id,
+                result,
+            });
         }
     }
 
@@ -490,7 +572,9 @@ impl Core {
         }
         for holder in spread.holders() {
             if self.is_present(holder) {
-                let line = Message::SharePoolRemove { message: MessageName::from(message) };
+                let line = Message::SharePoolRemove {
+                    message: MessageName::from(message),
+                };
                 self.send_line(now, holder, line);
             }
         }
@@ -505,7 +589,9 @@ impl Core {
         error: TransferError,
         tell: bool,
     ) {
-        let Some(out) = self.outgoing.remove(&id) else { return };
+        let Some(out) = self.outgoing.remove(&id) else {
+            return;
+        };
         for message in &out.in_flight {
             let _ = self.drop_spread(now, *message);
         }
@@ -523,7 +609,10 @@ impl Core {
             };
             self.send_line(now, out.to, line);
         }
-        self.outputs.push_back(Output::Done { transfer: id, result: Err(error) });
+        self.outputs.push_back(Output::Done {
+            transfer: id,
+            result: Err(error),
+        });
     }
 
     /// The receiver says that it can't take a transfer.
@@ -536,7 +625,11 @@ impl Core {
         text: String,
     ) {
         if self.outgoing.get(&transfer).is_some_and(|o| o.to == from) {
-            let error = TransferError::Remote { peer: from, code, text };
+            let error = TransferError::Remote {
+                peer: from,
+                code,
+                text,
+            };
             self.fail_outgoing(now, transfer, error, false);
         }
     }
@@ -546,7 +639,9 @@ impl Core {
         for id in ids {
             self.place(now, id);
             self.pump_source(now, id);
-            let Some(out) = self.outgoing.get_mut(&id) else { continue };
+            let Some(out) = self.outgoing.get_mut(&id) else {
+                continue;
+            };
             if out.source == Source::Asked && out.in_flight.is_empty() {
                 // waiting for our own source is no stall
                 out.moved = now;
@@ -577,7 +672,9 @@ impl Core {
 
     /// Shares whose carrier had no room, or was away, are tried again.
     fn resend_unsent(&mut self, now: Instant, id: MessageId) {
-        let Some(out) = self.outgoing.get(&id) else { return };
+        let Some(out) = self.outgoing.get(&id) else {
+            return;
+        };
         let messages: Vec<MessageId> = out.in_flight.iter().copied().collect();
         for message in messages {
             self.hand_out(now, message);
@@ -586,7 +683,9 @@ impl Core {
 
     /// Nothing was confirmed for a while: everything that could help is set free.
     fn retry(&mut self, now: Instant, message: MessageId) {
-        let Some(spread) = self.spreads.get_mut(&message) else { return };
+        let Some(spread) = self.spreads.get_mut(&message) else {
+            return;
+        };
         spread.attempts += 1;
         let wait = self.config.retry_after * 2u32.saturating_pow(spread.attempts.min(2));
         spread.retry_at = now + wait;
@@ -611,11 +710,25 @@ impl Core {
     }
 
     fn stalled(&self, id: MessageId, after: Duration) -> TransferError {
-        let Some(out) = self.outgoing.get(&id) else { return TransferError::Closed };
+        let Some(out) = self.outgoing.get(&id) else {
+            return TransferError::Closed;
+        };
         let carriers = self.carriers_for(out);
-        let present = if self.is_present(out.to) { "is present" } else { "is away" };
-        let direct = if carriers.direct { "works or was not tried" } else { "does not work" };
-        let server = if self.member.is_registered() { "" } else { "; the server can't be reached" };
+        let present = if self.is_present(out.to) {
+            "is present"
+        } else {
+            "is away"
+        };
+        let direct = if carriers.direct {
+            "works or was not tried"
+        } else {
+            "does not work"
+        };
+        let server = if self.member.is_registered() {
+            ""
+        } else {
+            "; the server can't be reached"
+        };
         TransferError::Stalled {
             peer: out.to,
             after,

@@ -18,9 +18,7 @@ use bytes::Bytes;
 use vmdt_control::{
     ConnId, MemberOutput, Registry, RegistryConfig, RegistryOutput, Reply, Request, RequestId,
 };
-use vmdt_node::core::{
-    Core, CoreConfig, Event, Kind, Output, Receipt, SinkOp, TransferError,
-};
+use vmdt_node::core::{Core, CoreConfig, Event, Kind, Output, Receipt, SinkOp, TransferError};
 use vmdt_node::{ClusterId, MessageId, NodeId};
 use vmdt_testkit::{
     Clock, HostId, LinkConfig, Network, NetworkEvent, SimRng, StreamEnd, StreamEvent,
@@ -41,8 +39,17 @@ struct Pipe {
 /// What arrived at a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
-    Message { id: MessageId, from: NodeId, data: Bytes },
-    File { id: MessageId, from: NodeId, name: String, content: Bytes },
+    Message {
+        id: MessageId,
+        from: NodeId,
+        data: Bytes,
+    },
+    File {
+        id: MessageId,
+        from: NodeId,
+        name: String,
+        content: Bytes,
+    },
 }
 
 pub struct Host {
@@ -96,12 +103,7 @@ impl Host {
 
 impl World {
     /// A world of `count` nodes, each with the settings that `tune` gives it.
-    pub fn new(
-        seed: u64,
-        count: usize,
-        link: LinkConfig,
-        tune: impl Fn(&mut CoreConfig),
-    ) -> World {
+    pub fn new(seed: u64, count: usize, link: LinkConfig, tune: impl Fn(&mut CoreConfig)) -> World {
         let rng = SimRng::from_seed(seed);
         let clock = Clock::new();
         let mut network = Network::new(clock.now(), &rng.fork("network"));
@@ -150,7 +152,15 @@ impl World {
                 port: 40_000,
             });
         }
-        let mut world = World { carriage: Carriage::new(), clock, network, hosts, server, rng, steps: 0 };
+        let mut world = World {
+            carriage: Carriage::new(),
+            clock,
+            network,
+            hosts,
+            server,
+            rng,
+            steps: 0,
+        };
         for i in 0..count {
             let now = world.now();
             world.hosts[i].core.handle_timeout(now);
@@ -184,10 +194,16 @@ impl World {
         content: Bytes,
     ) -> Result<MessageId, TransferError> {
         let to = self.id(to);
-        let kind = if name.is_some() { Kind::File } else { Kind::Octets };
+        let kind = if name.is_some() {
+            Kind::File
+        } else {
+            Kind::Octets
+        };
         let now = self.now();
         let total = Some(content.len() as u64);
-        let id = self.hosts[i].core.send(now, to, kind, name.unwrap_or(""), total)?;
+        let id = self.hosts[i]
+            .core
+            .send(now, to, kind, name.unwrap_or(""), total)?;
         self.hosts[i].sources.insert(id, (content, 0));
         self.drain(i);
         Ok(id)
@@ -196,7 +212,10 @@ impl World {
     /// A cluster of all nodes; returns when it is ready for all of them.
     pub fn cluster(&mut self, n: u16, k: u16, open_peers: bool) -> ClusterId {
         let max_members = Some(u16::try_from(self.hosts.len()).unwrap().max(n + 1));
-        let options = Some(ClusterOptions { open_peers, max_members });
+        let options = Some(ClusterOptions {
+            open_peers,
+            max_members,
+        });
         let request = self.with(0, |core, now| {
             core.request(now, Request::CreateCluster { n, k, options })
         });
@@ -205,17 +224,19 @@ impl World {
             other => panic!("no cluster: {other:?}"),
         };
         for i in 1..self.hosts.len() {
-            let request =
-                self.with(i, |core, now| core.request(now, Request::JoinCluster(cluster)));
+            let request = self.with(i, |core, now| {
+                core.request(now, Request::JoinCluster(cluster))
+            });
             let reply = self.reply(i, request);
             assert!(matches!(reply, Ok(Reply::Joined { .. })), "{reply:?}");
         }
         let everyone = self.hosts.len();
         self.run_until(Duration::from_secs(60), |w| {
             w.hosts.iter().all(|h| {
-                h.core.member().cluster(cluster).is_some_and(|c| {
-                    c.state().is_active() && c.present() == everyone
-                })
+                h.core
+                    .member()
+                    .cluster(cluster)
+                    .is_some_and(|c| c.state().is_active() && c.present() == everyone)
             })
         })
         .expect("the cluster becomes ready");
@@ -227,8 +248,10 @@ impl World {
         i: usize,
         request: RequestId,
     ) -> Result<Reply, vmdt_control::RequestError> {
-        self.run_until(Duration::from_secs(200), |w| w.hosts[i].replies.contains_key(&request))
-            .expect("every request has an end");
+        self.run_until(Duration::from_secs(200), |w| {
+            w.hosts[i].replies.contains_key(&request)
+        })
+        .expect("every request has an end");
         self.hosts[i].replies.remove(&request).unwrap()
     }
 
@@ -274,7 +297,12 @@ impl World {
         self.steps += 1;
         assert!(self.steps < 50_000_000, "the world does not come to rest");
         let now = self.now();
-        if self.server.registry.poll_timeout().is_some_and(|t| t <= now) {
+        if self
+            .server
+            .registry
+            .poll_timeout()
+            .is_some_and(|t| t <= now)
+        {
             self.server.registry.handle_timeout(now);
             self.drain_server();
         }
@@ -308,7 +336,9 @@ impl World {
             self.on_server_stream(event);
             return;
         }
-        let Some(i) = self.hosts.iter().position(|h| h.host == event.host) else { return };
+        let Some(i) = self.hosts.iter().position(|h| h.host == event.host) else {
+            return;
+        };
         if !self.hosts[i].alive || !self.hosts[i].owns(event.end) {
             return;
         }
@@ -316,7 +346,11 @@ impl World {
         match event.kind {
             StreamEventKind::Opened { .. } => {
                 let (attempt, end) = host.dialing.take().unwrap();
-                let pipe = Pipe { end, unwritten: VecDeque::new(), close_when_empty: false };
+                let pipe = Pipe {
+                    end,
+                    unwritten: VecDeque::new(),
+                    close_when_empty: false,
+                };
                 host.control = Some((attempt, pipe));
                 host.core.handle_control_connected(now, attempt);
             }
@@ -347,8 +381,11 @@ impl World {
             StreamEventKind::Opened { peer, .. } => {
                 server.next += 1;
                 let conn = ConnId(server.next);
-                let pipe =
-                    Pipe { end: event.end, unwritten: VecDeque::new(), close_when_empty: false };
+                let pipe = Pipe {
+                    end: event.end,
+                    unwritten: VecDeque::new(),
+                    close_when_empty: false,
+                };
                 server.pipes.insert(conn, pipe);
                 server.conns.insert(event.end, conn);
                 server.registry.handle_open(now, conn, peer);
@@ -470,12 +507,17 @@ impl World {
                             host.sinks.insert(handle, (name, Vec::new()));
                         }
                         SinkOp::Write(octets) => {
-                            host.sinks.get_mut(&handle).unwrap().1.extend_from_slice(&octets);
+                            host.sinks
+                                .get_mut(&handle)
+                                .unwrap()
+                                .1
+                                .extend_from_slice(&octets);
                             host.core.sink_written(now, handle);
                         }
                         SinkOp::Finish => {
                             // the event that follows names the handle
-                            host.core.sink_finished(now, handle, PathBuf::from(handle.to_string()));
+                            host.core
+                                .sink_finished(now, handle, PathBuf::from(handle.to_string()));
                         }
                         SinkOp::Abort => {
                             host.sinks.remove(&handle);
@@ -488,7 +530,8 @@ impl World {
                         assert!(again.is_none(), "a transfer ends once");
                     }
                     Output::SendLine { op, .. } => {
-                        host.core.line_sent(now, op, Err("no such peers here".into()));
+                        host.core
+                            .line_sent(now, op, Err("no such peers here".into()));
                     }
                     _ => {}
                 }
@@ -497,7 +540,9 @@ impl World {
                 quiet = false;
                 assert_eq!(transmit.len, buf.len());
                 let bytes = Bytes::copy_from_slice(&buf);
-                let header = Packet::parse(bytes.clone()).expect("we send what can be read").header;
+                let header = Packet::parse(bytes.clone())
+                    .expect("we send what can be read")
+                    .header;
                 if header.kind == PacketType::Data && !header.flow.is_control() {
                     self.carriage
                         .entry((header.source, header.dest, header.flow.message))
@@ -530,7 +575,10 @@ impl World {
         self.network.bring_up(now, self.hosts[i].host);
         let host = &mut self.hosts[i];
         host.lives += 1;
-        let seed = self.rng.fork_indexed("core again", (i as u64) << 32 | host.lives).seed32();
+        let seed = self
+            .rng
+            .fork_indexed("core again", (i as u64) << 32 | host.lives)
+            .seed32();
         host.core = Core::new(host.config.clone(), seed);
         host.alive = true;
         host.core.handle_timeout(now);
@@ -603,4 +651,3 @@ fn write_out(network: &mut Network, now: Instant, pipe: &mut Pipe) -> usize {
     }
     sent
 }
-
