@@ -2,7 +2,7 @@
 //! server where no direct path works.
 
 use std::num::NonZeroU8;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use vmdt_rdt::{CloseReason, WriteError};
@@ -18,6 +18,11 @@ use super::placement::Carrier;
 pub(crate) const MAX_SHARE: usize = MAX_SEGMENT + 1024;
 /// Octets of shares that may be arriving from one peer at once.
 const MAX_ARRIVING: usize = 16 * 1024 * 1024;
+/// Octets of shares that may be arriving from all peers at once.
+const MAX_ARRIVING_TOTAL: usize = 64 * 1024 * 1024;
+/// How long a peer may stay connected whom the server has not named as a member: a member may be
+/// faster than the server's word of it.
+const STRANGER_TIME: Duration = Duration::from_secs(5);
 
 /// Codes of FIN segments that end a flow.
 pub(crate) mod code {
@@ -47,8 +52,8 @@ impl Parcel {
 }
 
 impl Core {
-    pub(super) fn peer(&mut self, id: NodeId) -> &mut Peer {
-        self.peers.entry(id).or_insert_with(Peer::new)
+    pub(super) fn peer(&mut self, now: Instant, id: NodeId) -> &mut Peer {
+        self.peers.entry(id).or_insert_with(|| Peer::new(now))
     }
 
     /// Whether a peer speaks the data layer.
@@ -82,7 +87,7 @@ impl Core {
     /// Begins to connect where that is due.
     pub(super) fn ensure_path(&mut self, now: Instant, id: NodeId) {
         let address = self.address_of(id);
-        let peer = self.peer(id);
+        let peer = self.peer(now, id);
         if address.is_some() {
             peer.address = address;
         }
@@ -116,7 +121,7 @@ impl Core {
             self.ensure_path(now, to);
             return;
         }
-        self.peer(to).push_line(line);
+        self.peer(now, to).push_line(line);
         self.ensure_path(now, to);
         self.pump(now, to);
     }
@@ -137,7 +142,7 @@ impl Core {
             self.ensure_path(now, to);
             return self.relay_share(now, to, &parcel);
         }
-        let peer = self.peer(to);
+        let peer = self.peer(now, to);
         if peer.under_way(message, index).is_some() {
             return true;
         }
@@ -242,10 +247,12 @@ impl Core {
         use vmdt_rdt::Event as E;
         match event {
             E::Connected { peer, address } => {
-                let p = self.peer(peer);
+                let p = self.peer(now, peer);
                 p.address = Some(address);
-                p.up();
-                self.event(Event::PathUp { peer, address });
+                p.up(now);
+                if self.is_member(peer) {
+                    self.event(Event::PathUp { peer, address });
+                }
                 self.pump(now, peer);
             }
             E::ConnectFailed { peer, .. } => self.path_lost(now, peer),
@@ -280,18 +287,26 @@ impl Core {
             && let Some(a) = p.arriving.remove(&flow)
         {
             p.arriving_octets -= a.octets.len();
+            self.arriving -= a.octets.len();
         }
+    }
+
+    /// Whether a peer is a member of a cluster of ours.
+    pub(super) fn is_member(&self, peer: NodeId) -> bool {
+        self.member.roster().any(|(_, c)| c.member(peer).is_some())
     }
 
     /// The direct path does not work: what may go through the server does, the rest is placed
     /// elsewhere.
     fn path_lost(&mut self, now: Instant, id: NodeId) {
-        self.peer(id).down(now);
-        let lines: Vec<Bytes> = self.peer(id).lines.drain(..).collect();
-        self.event(Event::PathDown { peer: id });
+        self.peer(now, id).down(now);
+        let lines: Vec<Bytes> = self.peer(now, id).lines.drain(..).collect();
+        if self.is_member(id) {
+            self.event(Event::PathDown { peer: id });
+        }
         for line in lines {
             if !self.relay_line(now, id, &line) {
-                self.peer(id).push_line(line);
+                self.peer(now, id).push_line(line);
             }
         }
         self.session_over(now, id, false);
@@ -301,11 +316,17 @@ impl Core {
 
     /// A session ended; `forgot` says that the peer lost what it held.
     fn session_over(&mut self, now: Instant, id: NodeId, forgot: bool) {
-        let peer = self.peer(id);
+        let peer = self.peer(now, id);
         if matches!(peer.path, Path::Up | Path::Connecting) {
             peer.path = Path::Idle;
         }
+        let arriving = peer.arriving_octets;
         let flows = peer.session_ended();
+        self.arriving -= arriving;
+        if !self.is_member(id) {
+            // whoever comes and goes under ever new names leaves nothing behind
+            self.peers.remove(&id);
+        }
         for (flow, from_pool) in flows {
             let Some(index) = share_index(flow) else {
                 continue;
@@ -350,7 +371,7 @@ impl Core {
     fn read_flow(&mut self, now: Instant, id: NodeId, flow: FlowId) {
         if flow == FlowId::CONTROL {
             while let Some(bytes) = self.rdt.read(now, id, flow) {
-                self.peer(id).framer.push(&bytes);
+                self.peer(now, id).framer.push(&bytes);
                 self.read_lines(now, id);
             }
             return;
@@ -361,13 +382,15 @@ impl Core {
             return;
         }
         while let Some(bytes) = self.rdt.read(now, id, flow) {
-            let peer = self.peer(id);
+            self.arriving += bytes.len();
+            let total = self.arriving;
+            let peer = self.peer(now, id);
             peer.arriving_octets += bytes.len();
             let arriving = peer.arriving.entry(flow).or_default();
             arriving.octets.extend_from_slice(&bytes);
             let (too_long, too_many) = (
                 arriving.octets.len() > MAX_SHARE,
-                peer.arriving_octets > MAX_ARRIVING,
+                peer.arriving_octets > MAX_ARRIVING || total > MAX_ARRIVING_TOTAL,
             );
             if too_long || too_many {
                 self.drop_arriving(id, flow);
@@ -381,7 +404,7 @@ impl Core {
 
     fn read_lines(&mut self, now: Instant, id: NodeId) {
         loop {
-            let line = match self.peer(id).framer.next_line() {
+            let line = match self.peer(now, id).framer.next_line() {
                 None => return,
                 Some(Ok(line)) => Line::parse(&line),
                 Some(Err(_)) => {
@@ -399,11 +422,12 @@ impl Core {
     }
 
     fn flow_complete(&mut self, now: Instant, id: NodeId, flow: FlowId) {
-        let peer = self.peer(id);
+        let peer = self.peer(now, id);
         let Some(arrived) = peer.arriving.remove(&flow) else {
             return;
         };
         peer.arriving_octets -= arrived.octets.len();
+        self.arriving -= arrived.octets.len();
         if let Some(index) = share_index(flow) {
             self.share_arrived(
                 now,
@@ -417,7 +441,7 @@ impl Core {
     }
 
     fn flow_stopped(&mut self, now: Instant, id: NodeId, flow: FlowId, why: u16) {
-        let peer = self.peer(id);
+        let peer = self.peer(now, id);
         let from_pool = match peer.written.remove(&flow) {
             Some(from_pool) => from_pool,
             None => match peer.queue.iter().position(|q| q.flow == flow) {
@@ -519,8 +543,18 @@ impl Core {
         self.share_arrived(now, from, Carrier::Server, message, index, bytes.freeze());
     }
 
-    /// Tries again where a path was down and something waits.
+    /// Tries again where a path was down and something waits; shows strangers the door.
     pub(super) fn tick_links(&mut self, now: Instant) {
+        let strangers: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(id, p)| p.up_for(now) >= STRANGER_TIME && !self.is_member(**id))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in strangers {
+            self.rdt
+                .close(now, id, code::REFUSED, "not a member of a common cluster");
+        }
         let waiting: Vec<NodeId> = self
             .peers
             .iter()
@@ -529,13 +563,13 @@ impl Core {
             .collect();
         for id in waiting {
             let lines: Vec<Bytes> = if self.path_is_down(id) {
-                self.peer(id).lines.drain(..).collect()
+                self.peer(now, id).lines.drain(..).collect()
             } else {
                 Vec::new()
             };
             for line in lines {
                 if !self.relay_line(now, id, &line) {
-                    self.peer(id).push_line(line);
+                    self.peer(now, id).push_line(line);
                 }
             }
             self.ensure_path(now, id);

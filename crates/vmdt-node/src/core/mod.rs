@@ -162,6 +162,8 @@ pub struct Core {
     collector: Collector,
     member: Member,
     peers: BTreeMap<NodeId, Peer>,
+    /// Octets of shares that are arriving from all peers.
+    arriving: usize,
     outgoing: BTreeMap<MessageId, Outgoing>,
     spreads: BTreeMap<MessageId, Spread>,
     /// Octets of shares that the server was given and that are not confirmed.
@@ -221,6 +223,7 @@ impl Core {
             rng,
             config,
             peers: BTreeMap::new(),
+            arriving: 0,
             outgoing: BTreeMap::new(),
             spreads: BTreeMap::new(),
             relayed: 0,
@@ -271,6 +274,18 @@ impl Core {
     #[must_use]
     pub fn pool_usage(&self) -> vmdt_pool::Usage {
         self.pool.usage()
+    }
+
+    /// Peers this node remembers something about.
+    #[must_use]
+    pub fn known_peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Octets of shares that wait for their announcement; at most 16 MiB.
+    #[must_use]
+    pub fn early_octets(&self) -> usize {
+        self.early.octets()
     }
 
     // ---- what happened outside -------------------------------------------------------------
@@ -452,7 +467,10 @@ impl Core {
                 || !self.incoming.is_empty()
                 || !self.early.is_empty()
                 || self.open.is_busy()
-                || self.peers.values().any(Peer::has_work);
+                || self
+                    .peers
+                    .iter()
+                    .any(|(id, p)| p.has_work() || !self.is_member(*id));
             self.tick_at = busy.then(|| now + TICK);
         }
     }

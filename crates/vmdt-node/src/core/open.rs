@@ -25,6 +25,10 @@ use super::{Core, Event, Output};
 pub(crate) const MAX_OPEN_LINE: usize = 4095;
 /// Connections of peers at once; a further one is closed.
 const MAX_CONNS: usize = 64;
+/// Lines on their way to 1.0 peers; further ones are dropped.
+const MAX_LINES: usize = 64;
+/// Messages of 1.0 peers that wait for the application; further ones are refused.
+const MAX_WAITING: usize = 256;
 /// Messages that were delivered and are recognised when they come again.
 const MAX_SEEN: usize = 4096;
 
@@ -55,6 +59,7 @@ pub(crate) struct OpenPeers {
     seen_order: VecDeque<[u8; 16]>,
     waiting: BTreeMap<u64, Waiting>,
     next_op: u64,
+    lines: usize,
 }
 
 impl OpenPeers {
@@ -138,7 +143,10 @@ impl Core {
 
     fn on_open_add(&mut self, now: Instant, add: &SharePoolAdd) {
         // shares for others stay unread: whoever broadcasts all of them gives everyone the message
-        if add.receiver != self.config.id || !self.is_open_member(add.sender) {
+        if add.receiver != self.config.id
+            || !self.is_open_member(add.sender)
+            || self.open.waiting.len() >= MAX_WAITING
+        {
             self.stats.refused_shares += 1;
             return;
         }
@@ -296,6 +304,10 @@ impl Core {
         let (Some(to), Ok(line)) = (address, line.emit()) else {
             return false;
         };
+        if self.open.lines >= MAX_LINES {
+            return false;
+        }
+        self.open.lines += 1;
         self.open.next_op += 1;
         let op = self.open.next_op;
         if let Some(name) = about {
@@ -416,6 +428,7 @@ impl Core {
 
     /// What became of an [`Output::SendLine`].
     pub fn line_sent(&mut self, now: Instant, op: u64, result: Result<(), String>) {
+        self.open.lines = self.open.lines.saturating_sub(1);
         if let Some(name) = self.open.ops.remove(&op)
             && result.is_err()
             && let Some(sending) = self.open.sending.remove(&name)

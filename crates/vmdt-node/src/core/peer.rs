@@ -58,6 +58,7 @@ pub(crate) struct Peer {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) path: Path,
     backoff: Duration,
+    up_since: Instant,
     /// Lines that wait for the path.
     pub(crate) lines: VecDeque<Bytes>,
     /// Shares that wait for the path or for room in its send buffer, in order.
@@ -73,8 +74,9 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new() -> Peer {
+    pub(crate) fn new(now: Instant) -> Peer {
         Peer {
+            up_since: now,
             address: None,
             path: Path::Idle,
             backoff: FIRST_BACKOFF,
@@ -146,9 +148,19 @@ impl Peer {
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
     }
 
-    pub(crate) fn up(&mut self) {
+    pub(crate) fn up(&mut self, now: Instant) {
         self.path = Path::Up;
+        self.up_since = now;
         self.backoff = FIRST_BACKOFF;
+    }
+
+    /// How long the path has worked; zero when it does not.
+    pub(crate) fn up_for(&self, now: Instant) -> Duration {
+        if self.path == Path::Up {
+            now.saturating_duration_since(self.up_since)
+        } else {
+            Duration::ZERO
+        }
     }
 
     pub(crate) fn is_down(&self) -> bool {

@@ -63,6 +63,10 @@ impl Early {
         self.count == 0
     }
 
+    pub(crate) fn octets(&self) -> usize {
+        self.octets
+    }
+
     fn keep(&mut self, message: MessageId, share: EarlyShare) -> bool {
         if self.count >= MAX_EARLY || self.octets + share.octets.len() > MAX_EARLY_OCTETS {
             return false;
@@ -555,6 +559,7 @@ impl Core {
                 && let Some(a) = p.arriving.remove(&flow)
             {
                 p.arriving_octets -= a.octets.len();
+                self.arriving -= a.octets.len();
             }
             self.rdt.stop(now, id, flow, code::NOT_NEEDED);
         }
