@@ -13,14 +13,13 @@ use vmdt_wire::NodeId;
 use crate::core::{Core, CoreConfig};
 use crate::driver::{Driver, Loss};
 use crate::handle::{Inner, Node, NodeError};
+use crate::socket::Socket;
 
 /// Commands that wait for the driver.
 const COMMANDS: usize = 64;
 /// Events that wait for the application. Beyond it messages wait unconfirmed at this node, and
 /// other events are dropped.
 const EVENTS: usize = 1024;
-/// Socket buffers asked of the system, in octets.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
 /// Builds a [`Node`].
 #[derive(Debug, Clone)]
@@ -244,7 +243,7 @@ impl NodeBuilder {
         let (dropped, sent) = (Arc::clone(&loss.dropped), Arc::clone(&loss.sent));
         let driver = Driver {
             core: Core::new(config, seed()?),
-            socket: Arc::new(socket),
+            socket,
             listener,
             commands: inbox,
             events: events_in,
@@ -282,13 +281,13 @@ fn random_id() -> Result<NodeId, NodeError> {
 async fn bind_both(
     address: SocketAddr,
     tcp: bool,
-) -> Result<(UdpSocket, Option<TcpListener>), NodeError> {
+) -> Result<(Socket, Option<TcpListener>), NodeError> {
     let fail = |cause| NodeError::Bind { address, cause };
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     // a free UDP port may be a taken TCP port: try others, unless one was asked for
     for _ in 0..if address.port() == 0 { 64 } else { 1 } {
         let socket = UdpSocket::bind(address).await.map_err(fail)?;
-        enlarge(&socket);
+        let socket = Socket::new(socket).map_err(fail)?;
         if !tcp {
             return Ok((socket, None));
         }
@@ -298,19 +297,4 @@ async fn bind_both(
         }
     }
     Err(fail(last))
-}
-
-/// Asks for large socket buffers; the system may give less.
-fn enlarge(socket: &UdpSocket) {
-    let socket = socket2::SockRef::from(socket);
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    if let Ok(size) = socket.recv_buffer_size()
-        && size < SOCKET_BUFFER / 4
-    {
-        tracing::debug!(
-            size,
-            "the system gives a small receive buffer; bursts may be lost"
-        );
-    }
 }

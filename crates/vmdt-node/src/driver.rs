@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use vmdt_control::{MemberOutput, Reply, Request, RequestError, RequestId};
@@ -18,9 +18,10 @@ use vmdt_wire::{MessageId, NodeId};
 use crate::core::{Core, Event, Kind, Output, PeerConn, Progress, Receipt, SinkOp, TransferError};
 use crate::files::{PartFile, SourceFile};
 use crate::handle::{ClusterStatus, MemberStatus, PathReport};
+use crate::socket::Socket;
 
-/// Datagrams taken from the socket before anything else is looked at.
-const RECEIVE_BATCH: usize = 64;
+/// Reports taken before the sockets are looked at again.
+const REPORT_BATCH: usize = 64;
 /// Datagrams written before anything else is looked at.
 const SEND_BATCH: usize = 256;
 /// Pieces of TCP input that wait for the core.
@@ -180,7 +181,7 @@ impl Loss {
 
 pub(crate) struct Driver {
     pub(crate) core: Core,
-    pub(crate) socket: Arc<UdpSocket>,
+    pub(crate) socket: Socket,
     pub(crate) listener: Option<TcpListener>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) events: mpsc::Sender<Event>,
@@ -191,7 +192,7 @@ pub(crate) struct Driver {
 
 struct State {
     core: Core,
-    socket: Arc<UdpSocket>,
+    socket: Socket,
     events: mpsc::Sender<Event>,
     changed: watch::Sender<u64>,
     downloads: Option<PathBuf>,
@@ -209,8 +210,6 @@ struct State {
     /// Messages the application has had no room for; unconfirmed, so their number is bounded by
     /// the incoming transfers.
     undelivered: VecDeque<(u64, Event)>,
-    /// A datagram the socket had no room for.
-    unsent: Option<SocketAddr>,
     buffer: Vec<u8>,
 }
 
@@ -237,11 +236,10 @@ impl Driver {
             sinks: BTreeMap::new(),
             peer_conns: BTreeMap::new(),
             undelivered: VecDeque::new(),
-            unsent: None,
             buffer: Vec::with_capacity(2048),
         };
         let mut conns = 0u64;
-        let mut received: Vec<(SocketAddr, Bytes)> = Vec::with_capacity(RECEIVE_BATCH);
+        let mut received: Vec<(SocketAddr, Bytes)> = Vec::new();
         // the first look lets the control connection begin
         state.core.handle_timeout(now());
         loop {
@@ -253,8 +251,8 @@ impl Driver {
                     None => std::future::pending().await,
                 }
             };
-            let socket = Arc::clone(&state.socket);
-            let blocked = state.unsent.is_some();
+            let socket = state.socket.io();
+            let blocked = state.socket.is_blocked();
             let waiting = !state.undelivered.is_empty();
             tokio::select! {
                 biased;
@@ -273,7 +271,7 @@ impl Driver {
                 Some(report) = reports.recv() => {
                     state.on_internal(report);
                     // several at once: the machine settles for each, the sockets are looked at once
-                    for _ in 0..RECEIVE_BATCH {
+                    for _ in 0..REPORT_BATCH {
                         match reports.try_recv() {
                             Ok(report) => state.on_internal(report),
                             Err(_) => break,
@@ -283,7 +281,7 @@ impl Driver {
                 Some(arrival) = arrivals.recv() => state.on_internal(arrival),
                 ready = socket.readable() => {
                     if ready.is_ok() {
-                        receive(&socket, &mut received);
+                        state.socket.receive(&mut received);
                         state.core.handle_datagrams(now(), received.drain(..));
                     }
                 }
@@ -319,48 +317,28 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     }
 }
 
-/// Takes what the socket has, up to a batch.
-fn receive(socket: &UdpSocket, into: &mut Vec<(SocketAddr, Bytes)>) {
-    let mut space = BytesMut::new();
-    while into.len() < RECEIVE_BATCH {
-        if space.capacity() - space.len() < 2048 {
-            space = BytesMut::with_capacity(RECEIVE_BATCH * 1536);
-        }
-        match socket.try_recv_buf_from(&mut space) {
-            Ok((_, from)) => into.push((from, space.split().freeze())),
-            Err(_) => break,
-        }
-    }
-}
-
 impl State {
     /// Does what the core wants done; true when there is more than fits in one go.
     fn flush(&mut self) -> bool {
         while let Some(output) = self.core.poll_output() {
             self.on_output(output);
         }
-        if let Some(to) = self.unsent {
-            match self.socket.try_send_to(&self.buffer, to) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
-                _ => self.unsent = None,
+        if self.socket.is_blocked() {
+            self.socket.send();
+            if self.socket.is_blocked() {
+                return false;
             }
         }
         for _ in 0..SEND_BATCH {
             let Some(transmit) = self.core.poll_transmit(now(), &mut self.buffer) else {
+                self.socket.send();
                 return false;
             };
-            if self.loss.drops() {
-                continue;
-            }
-            match self.socket.try_send_to(&self.buffer, transmit.to) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.unsent = Some(transmit.to);
-                    return false;
-                }
-                // a datagram may be lost; an address that can't be reached shows as silence
-                _ => {}
+            if !self.loss.drops() {
+                self.socket.queue(transmit.to, &self.buffer);
             }
         }
+        self.socket.send();
         true
     }
 
@@ -680,7 +658,7 @@ impl State {
     async fn close(&mut self) {
         self.core.close(now());
         let until = now() + LINGER;
-        let mut received = Vec::with_capacity(RECEIVE_BATCH);
+        let mut received = Vec::new();
         loop {
             let more = self.flush();
             if self.core.is_quiet() || now() >= until {
@@ -691,9 +669,10 @@ impl State {
                 continue;
             }
             let at = self.core.poll_timeout().map_or(until, |at| at.min(until));
+            let socket = self.socket.io();
             tokio::select! {
-                _ = self.socket.readable() => {
-                    receive(&self.socket, &mut received);
+                _ = socket.readable() => {
+                    self.socket.receive(&mut received);
                     self.core.handle_datagrams(now(), received.drain(..));
                 }
                 () = tokio::time::sleep_until(at.into()) => self.core.handle_timeout(now()),

@@ -104,7 +104,8 @@ impl Policy {
         self
     }
 
-    /// The most members, n to 65,535; n + 1 when not set.
+    /// The most members, n to what the server allows (512 by default); n + 1 when
+    /// not set.
     #[must_use]
     pub fn max_members(mut self, members: u16) -> Policy {
         self.max_members = Some(members);

@@ -48,6 +48,14 @@
 //! of k carriers, or of the receiver's own link, can read it; whoever can inject datagrams can
 //! disturb it. Do not use it against such an adversary.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct CrateReadme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 mod builder;
 pub mod core;
 mod driver;
@@ -55,6 +63,7 @@ mod files;
 mod handle;
 mod sending;
 mod server;
+mod socket;
 
 pub use crate::core::{
     Carried, Carrier, ConfigError, CoreConfig, Event, Paths, PlacementError, Progress, Receipt,

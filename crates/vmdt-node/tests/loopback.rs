@@ -82,14 +82,12 @@ async fn cluster(
 async fn message(node: &Node) -> (vmdt_node::NodeId, Vec<u8>, vmdt_node::Paths) {
     let mut events = node.events();
     loop {
-        match within("a message", events.next())
-            .await
-            .expect("the node is open")
+        let event = within("a message", events.next()).await;
+        if let Event::Message {
+            from, data, paths, ..
+        } = event.expect("the node is open")
         {
-            Event::Message {
-                from, data, paths, ..
-            } => return (from, data.to_vec(), paths),
-            _ => {}
+            return (from, data.to_vec(), paths);
         }
     }
 }

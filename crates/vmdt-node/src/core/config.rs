@@ -94,13 +94,14 @@ impl CoreConfig {
         }
     }
 
-    /// Octets of content in one segment, 1 KiB to 512 KiB; 128 KiB by default. A sender keeps
+    /// Octets of content in one segment, 1 KiB to 256 KiB (what a relayed line can hold); 128 KiB
+    /// by default. A sender keeps
     /// [`window`](Self::set_window) segments in memory, a receiver may keep as many.
     ///
     /// # Errors
     /// [`ConfigError`] when out of bounds.
     pub fn set_segment(&mut self, octets: usize) -> Result<&mut Self, ConfigError> {
-        self.segment = within("segment", octets as u64, 1024, 512 * 1024)? as usize;
+        self.segment = within("segment", octets as u64, 1024, 256 * 1024)? as usize;
         Ok(self)
     }
 
@@ -212,7 +213,7 @@ mod tests {
         assert!(c.set_segment(1024).is_ok());
         assert_eq!(
             c.set_segment(1023).unwrap_err().to_string(),
-            "segment must lie in 1024..=524288, not 1023"
+            "segment must lie in 1024..=262144, not 1023"
         );
         assert!(c.set_window(64).is_ok());
         assert!(c.set_window(0).is_err());

@@ -266,7 +266,11 @@ impl Core {
                         self.store(now, early.from, message, early.index, early.octets);
                     }
                 }
-                Err(error) => self.tell_no_room(now, ann.sender, message, &error.to_string()),
+                // anyone could announce in the sender's name: only it is told
+                Err(error) if from == ann.sender => {
+                    self.tell_no_room(now, from, message, &error.to_string());
+                }
+                Err(_) => self.stats.refused_shares += 1,
             }
             return;
         }
@@ -649,7 +653,7 @@ impl Core {
             self.event(Event::FileStarted {
                 id: envelope.transfer,
                 from,
-                name: envelope.name.clone(),
+                name: crate::safe_name(&envelope.name),
                 size: envelope.total,
             });
         }

@@ -437,6 +437,9 @@ impl Core {
             .filter(|(_, c)| *c == Carrier::Member(holder))
             .map(|(index, _)| index)
             .collect();
+        if at_holder.is_empty() {
+            return;
+        }
         if let Some(out) = self.outgoing.get_mut(&transfer)
             && now >= out.shrunk + REFUSED_PAUSE
         {

@@ -1,0 +1,243 @@
+//! The node's datagram socket: many datagrams a system call, where the system can (segmentation
+//! offload on the way out, coalescing on the way in).
+
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// Buffers handed to the system at once, each for what it coalesces.
+const BUFFERS: usize = 8;
+/// Octets of one of them: the most a coalesced datagram can have.
+const BUFFER: usize = 65_536;
+/// Octets of datagrams to one address that are written at once.
+const MAX_BATCH: usize = 60_000;
+/// Socket buffers asked of the system, in octets.
+const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Datagrams to one address that leave together: all of one size, but for a shorter last one.
+#[derive(Debug)]
+struct Batch {
+    to: SocketAddr,
+    segment: usize,
+    count: usize,
+    closed: bool,
+    octets: Vec<u8>,
+}
+
+/// A UDP socket with what is to leave by it.
+pub(crate) struct Socket {
+    io: Arc<UdpSocket>,
+    state: UdpSocketState,
+    received: Vec<u8>,
+    batches: Vec<Batch>,
+    /// Batches whose memory is used again.
+    spare: Vec<Vec<u8>>,
+}
+
+impl Socket {
+    pub(crate) fn new(io: UdpSocket) -> io::Result<Socket> {
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        let socket = socket2::SockRef::from(&io);
+        // the system may give less than it was asked for, and says nothing
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+        if let (Ok(receive), Ok(send)) = (socket.recv_buffer_size(), socket.send_buffer_size())
+            && receive.min(send) < SOCKET_BUFFER
+        {
+            tracing::warn!(
+                receive,
+                send,
+                wanted = SOCKET_BUFFER,
+                "the system gives smaller socket buffers; bursts may be lost \
+                 (sysctl net.core.rmem_max, net.core.wmem_max)"
+            );
+        }
+        Ok(Socket {
+            io: Arc::new(io),
+            state,
+            received: vec![0; BUFFERS * BUFFER],
+            batches: Vec::new(),
+            spare: Vec::new(),
+        })
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    /// The socket itself, to wait for datagrams or for room.
+    pub(crate) fn io(&self) -> Arc<UdpSocket> {
+        Arc::clone(&self.io)
+    }
+
+    /// Takes what has arrived, as far as the buffers go.
+    pub(crate) fn receive(&mut self, into: &mut Vec<(SocketAddr, Bytes)>) {
+        let mut meta = [RecvMeta::default(); BUFFERS];
+        let Socket {
+            io,
+            state,
+            received,
+            ..
+        } = self;
+        let mut slices: Vec<IoSliceMut<'_>> =
+            received.chunks_mut(BUFFER).map(IoSliceMut::new).collect();
+        let count = io.try_io(Interest::READABLE, || {
+            state.recv(UdpSockRef::from(&**io), &mut slices, &mut meta)
+        });
+        drop(slices);
+        let Ok(count) = count else { return };
+        for (meta, buffer) in meta.iter().zip(received.chunks(BUFFER)).take(count) {
+            let octets = Bytes::copy_from_slice(buffer.get(..meta.len).unwrap_or_default());
+            let stride = meta.stride.max(1);
+            let mut at = 0;
+            loop {
+                let end = octets.len().min(at + stride);
+                into.push((meta.addr, octets.slice(at..end)));
+                at = end;
+                if at >= octets.len() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether datagrams wait for room.
+    pub(crate) fn is_blocked(&self) -> bool {
+        !self.batches.is_empty()
+    }
+
+    /// Queues a datagram; it leaves with the next [`send`](Self::send), or at once when a batch
+    /// is full.
+    pub(crate) fn queue(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let most = self.state.max_gso_segments();
+        let fits = self
+            .batches
+            .iter_mut()
+            .rev()
+            .find(|b| b.to == to)
+            .filter(|b| {
+                !b.closed
+                    && b.count < most
+                    && datagram.len() <= b.segment
+                    && b.octets.len() + datagram.len() <= MAX_BATCH
+            });
+        match fits {
+            Some(batch) => {
+                batch.closed = datagram.len() < batch.segment;
+                batch.count += 1;
+                batch.octets.extend_from_slice(datagram);
+            }
+            None => {
+                let mut octets = self.spare.pop().unwrap_or_default();
+                octets.extend_from_slice(datagram);
+                let segment = datagram.len();
+                self.batches.push(Batch {
+                    to,
+                    segment,
+                    count: 1,
+                    closed: false,
+                    octets,
+                });
+            }
+        }
+    }
+
+    /// Writes what is queued, as far as there is room.
+    pub(crate) fn send(&mut self) {
+        let mut done = 0;
+        for batch in &self.batches {
+            let transmit = Transmit {
+                destination: batch.to,
+                ecn: None,
+                contents: &batch.octets,
+                segment_size: (batch.count > 1).then_some(batch.segment),
+                src_ip: None,
+            };
+            let result = self.io.try_io(Interest::WRITABLE, || {
+                self.state.try_send(UdpSockRef::from(&*self.io), &transmit)
+            });
+            match result {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                // a datagram may be lost; an address that can't be reached shows as silence
+                Ok(()) | Err(_) => done += 1,
+            }
+        }
+        for batch in self.batches.drain(..done) {
+            let mut octets = batch.octets;
+            octets.clear();
+            if self.spare.len() < 64 {
+                self.spare.push(octets);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn socket() -> Socket {
+        Socket::new(UdpSocket::bind("127.0.0.1:0").await.unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn datagrams_arrive_one_by_one_in_order_whatever_left_together() {
+        let (mut a, mut b, mut c) = (socket().await, socket().await, socket().await);
+        let (to_b, to_c) = (b.local_addr().unwrap(), c.local_addr().unwrap());
+        let mut sent: Vec<Vec<u8>> = Vec::new();
+        for i in 0..150u32 {
+            let len = if i % 40 == 39 {
+                100
+            } else {
+                1_472 - usize::from(i > 100) * 72
+            };
+            let mut datagram = vec![i as u8; len];
+            datagram[0] = (i >> 8) as u8;
+            a.queue(to_b, &datagram);
+            a.queue(to_c, &datagram);
+            sent.push(datagram);
+        }
+        let fewer = a.batches.len() < 100;
+        assert_eq!(
+            fewer,
+            a.state.max_gso_segments() > 4,
+            "{} batches",
+            a.batches.len()
+        );
+        for socket in [&mut b, &mut c] {
+            let mut got = Vec::new();
+            while got.len() < sent.len() {
+                if a.is_blocked() {
+                    a.io().writable().await.unwrap();
+                    a.send();
+                }
+                socket.io().readable().await.unwrap();
+                socket.receive(&mut got);
+            }
+            assert!(got.iter().map(|(_, d)| d.to_vec()).eq(sent.iter().cloned()));
+            assert!(got.iter().all(|(from, _)| *from == a.local_addr().unwrap()));
+        }
+        assert!(!a.is_blocked());
+    }
+
+    #[tokio::test]
+    async fn an_empty_datagram_is_one_datagram() {
+        let (mut a, mut b) = (socket().await, socket().await);
+        a.queue(b.local_addr().unwrap(), b"");
+        a.queue(b.local_addr().unwrap(), b"x");
+        a.io().writable().await.unwrap();
+        a.send();
+        let mut got = Vec::new();
+        while got.len() < 2 {
+            b.io().readable().await.unwrap();
+            b.receive(&mut got);
+        }
+        let lens: Vec<usize> = got.iter().map(|(_, d)| d.len()).collect();
+        assert_eq!(lens, [0, 1]);
+    }
+}
