@@ -8,8 +8,12 @@ use crate::ranges::{Noted, RangeSet};
 
 /// Ranges kept and sent: what one ACK can carry.
 const MAX_RANGES: usize = 64;
-/// Ack-eliciting packets that may wait for one ACK.
-const ELICITING_PER_ACK: u32 = 2;
+/// Ack-eliciting packets that may wait for one ACK: at least, and at a high rate.
+const MIN_PER_ACK: u32 = 2;
+const MAX_PER_ACK: u32 = 16;
+/// The number between them is what arrives in this time, so that waiting for more than two never
+/// delays an ACK by more.
+const ACK_SPAN: Duration = Duration::from_micros(250);
 
 /// Old ranges are remembered for one to two of these.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -23,6 +27,9 @@ pub(crate) struct AckState {
     period: Option<(Instant, u64)>,
     previous: u64,
     waiting: u32,
+    per_ack: u32,
+    /// Since when and how many ack-eliciting packets were counted for the rate.
+    counted: Option<(Instant, u32)>,
     deadline: Option<Instant>,
     at_once: bool,
 }
@@ -35,6 +42,8 @@ impl AckState {
             period: None,
             previous: 0,
             waiting: 0,
+            per_ack: MIN_PER_ACK,
+            counted: None,
             deadline: None,
             at_once: false,
         }
@@ -60,7 +69,8 @@ impl AckState {
     }
 
     /// Notes an accepted packet. `eliciting` packets will be acknowledged: at once if asked to
-    /// or out of order, else with the second one or at the latest `max_delay` from now.
+    /// or out of order, else with the second one (at a high rate with up to the sixteenth) or at
+    /// the latest `max_delay` from now.
     pub(crate) fn on_packet(
         &mut self,
         now: Instant,
@@ -80,13 +90,37 @@ impl AckState {
         }
         if eliciting {
             self.waiting += 1;
+            self.adapt(now);
             let gap = matches!(noted, Noted::New { gap: true });
-            if at_once || gap || self.waiting >= ELICITING_PER_ACK {
+            if at_once || gap || self.waiting >= self.per_ack {
                 self.at_once = true;
             } else {
-                self.deadline.get_or_insert(now + max_delay);
+                let delay = if self.per_ack > MIN_PER_ACK {
+                    max_delay.min(ACK_SPAN)
+                } else {
+                    max_delay
+                };
+                self.deadline.get_or_insert(now + delay);
             }
         }
+    }
+
+    /// Counts a packet for the arrival rate: as many share an ACK as arrive within
+    /// `ACK_SPAN`. The number at most doubles from one count to the next, and falls at once.
+    fn adapt(&mut self, now: Instant) {
+        let Some((since, count)) = &mut self.counted else {
+            self.counted = Some((now, 0));
+            return;
+        };
+        *count += 1;
+        let elapsed = now.saturating_duration_since(*since);
+        if elapsed < ACK_SPAN {
+            return;
+        }
+        let spans = elapsed.as_nanos() / ACK_SPAN.as_nanos();
+        let arrived = u32::try_from(u128::from(*count) / spans.max(1)).unwrap_or(MAX_PER_ACK);
+        self.per_ack = arrived.clamp(MIN_PER_ACK, (self.per_ack * 2).min(MAX_PER_ACK));
+        self.counted = Some((now, 0));
     }
 
     /// Once per period forgets what was received before the previous one began: a sender that
@@ -168,6 +202,38 @@ mod tests {
         assert!(ack.is_due(t));
         ack.on_ack_sent();
         assert!(!ack.is_due(t + DELAY * 10));
+    }
+
+    #[test]
+    fn a_fast_sender_is_acknowledged_less_often_and_a_slow_one_soon() {
+        let t = base();
+        let mut ack = AckState::new();
+        let mut acks = 0;
+        let micros = Duration::from_micros(20);
+        for n in 0..1000u32 {
+            let now = t + micros * n;
+            ack.on_packet(now, 10 + u64::from(n), true, false, DELAY);
+            if ack.is_due(now) {
+                acks += 1;
+                ack.on_ack_sent();
+            }
+        }
+        assert!(
+            (80..160).contains(&acks),
+            "{acks} for 1,000 packets at 50 a millisecond"
+        );
+        // The next one comes alone: its ACK waits no longer than a span.
+        let now = t + micros * 1000;
+        ack.on_packet(now, 1010, true, false, DELAY);
+        ack.on_packet(now, 1011, true, false, DELAY);
+        assert!(ack.is_due(now) || ack.deadline().is_some_and(|at| at <= now + ACK_SPAN));
+        ack.on_ack_sent();
+        // A slow sender is answered as before.
+        for n in 0..3u32 {
+            let now = t + DELAY * (10 + n);
+            ack.on_packet(now, 1012 + u64::from(n), true, false, DELAY);
+        }
+        assert_eq!(ack.per_ack, MIN_PER_ACK);
     }
 
     #[test]

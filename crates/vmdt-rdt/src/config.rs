@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::congestion::{ControllerFactory, NewRenoConfig};
+use crate::congestion::{BbrConfig, ControllerFactory};
 use crate::error::ConfigError;
 
 /// Octets of both headers in front of a segment's payload.
@@ -50,6 +50,8 @@ impl Integrity {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) max_payload: u16,
+    /// Base and ceiling of path MTU discovery.
+    pub(crate) mtu_discovery: Option<(u16, u16)>,
     pub(crate) integrity: Integrity,
     pub(crate) flow_window: u32,
     pub(crate) session_window: u32,
@@ -77,6 +79,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_payload: 1392,
+            mtu_discovery: None,
             integrity: Integrity::Crc32,
             flow_window: 1 << 20,
             session_window: 8 << 20,
@@ -97,7 +100,7 @@ impl Default for Config {
             max_ack_delay: Duration::from_millis(5),
             initial_rtt: Duration::from_millis(200),
             max_pto: Duration::from_secs(1),
-            congestion: Arc::new(NewRenoConfig::default()),
+            congestion: Arc::new(BbrConfig),
         }
     }
 }
@@ -155,6 +158,32 @@ impl Config {
     pub fn set_max_payload(&mut self, octets: u16) -> Result<&mut Self, ConfigError> {
         set("max_payload", &mut self.max_payload, octets, 256, 1472)?;
         Ok(self)
+    }
+
+    /// Discovers the largest payload a path carries (RFC 8899) instead of taking
+    /// [`max_payload`](Self::set_max_payload) for granted: a session begins with `base` and
+    /// looks for up to `ceiling` octets by padded HEARTBEATs; when larger datagrams stop arriving
+    /// it falls back to `base`. Default off: it is right only where the driver forbids
+    /// fragmentation.
+    ///
+    /// A segment keeps its content once cut. After such a fall, what was cut larger (at most what
+    /// the peer's windows held) passes only if the network fragments it; when it doesn't within
+    /// [`dead_after`](Self::set_dead_after), the session ends as unresponsive.
+    ///
+    /// # Errors
+    /// Unless 256 <= `base` <= `ceiling` <= 1472.
+    pub fn set_mtu_discovery(&mut self, base: u16, ceiling: u16) -> Result<&mut Self, ConfigError> {
+        let (mut checked_base, mut checked_ceiling) = (base, ceiling);
+        set("base", &mut checked_base, base, 256, 1472)?;
+        set("ceiling", &mut checked_ceiling, ceiling, base, 1472)?;
+        self.mtu_discovery = Some((base, ceiling));
+        Ok(self)
+    }
+
+    /// The largest payload taken from a peer, as told in SYN.
+    pub(crate) fn accepted_payload(&self) -> u16 {
+        self.mtu_discovery
+            .map_or(self.max_payload, |(_, ceiling)| ceiling)
     }
 
     /// How damage to a datagram is noticed. Default [`Integrity::Crc32`].
@@ -393,7 +422,7 @@ impl Config {
         Ok(self)
     }
 
-    /// The congestion controller of new sessions. Default [`NewRenoConfig`].
+    /// The congestion controller of new sessions. Default [`BbrConfig`]: the crate's README has the measurements it was chosen by.
     pub fn set_congestion(&mut self, factory: Arc<dyn ControllerFactory>) -> &mut Self {
         self.congestion = factory;
         self

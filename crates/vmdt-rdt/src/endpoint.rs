@@ -16,6 +16,8 @@ use crate::config::{Config, Integrity};
 use crate::error::WriteError;
 use crate::event::{CloseReason, Event, Transmit};
 use crate::half_open::{HalfOpenTable, Noted};
+use crate::limiter::RateLimit;
+use crate::send_flow::Priority;
 use crate::session::{Session, syn_of, write_syn};
 use crate::state::SessionState;
 use crate::stats::{EndpointStats, PathStats};
@@ -300,6 +302,55 @@ impl Endpoint {
     /// `FlowStopped`. The control flow can't be stopped.
     pub fn stop(&mut self, _now: Instant, peer: NodeId, flow: FlowId, code: u16) {
         self.with_session(peer, |session| session.stop(flow, code));
+    }
+
+    /// Sets an outgoing flow's share of its session (default [`Priority::Normal`]), opening the
+    /// flow if it is new.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; the control flow goes first anyway.
+    pub fn set_flow_priority(
+        &mut self,
+        _now: Instant,
+        peer: NodeId,
+        flow: FlowId,
+        priority: Priority,
+    ) -> Result<(), WriteError> {
+        self.with_session(peer, |session| session.set_flow_priority(flow, priority))
+            .unwrap_or(Err(WriteError::NoSession))
+    }
+
+    /// Limits what an outgoing flow sends, in octets of the flow; `None` lifts the limit. Opens
+    /// the flow if it is new. Retransmissions are not held back. What a limited flow has queued
+    /// counts against the session's send buffer, which other flows share.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; the control flow can't be limited by itself.
+    pub fn set_flow_limit(
+        &mut self,
+        now: Instant,
+        peer: NodeId,
+        flow: FlowId,
+        limit: Option<RateLimit>,
+    ) -> Result<(), WriteError> {
+        self.with_session(peer, |session| session.set_flow_limit(now, flow, limit))
+            .unwrap_or(Err(WriteError::NoSession))
+    }
+
+    /// Limits what is sent to `peer`, in octets of datagrams that carry flows, control flow and
+    /// retransmissions included; `None` lifts the limit. ACKs are not counted, probes are
+    /// counted but not held back. The limit ends with the session.
+    ///
+    /// # Errors
+    /// `NoSession` without a session.
+    pub fn set_session_limit(
+        &mut self,
+        now: Instant,
+        peer: NodeId,
+        limit: Option<RateLimit>,
+    ) -> Result<(), WriteError> {
+        self.with_session(peer, |session| session.set_limit(now, limit))
+            .ok_or(WriteError::NoSession)
     }
 
     // ---- inside

@@ -43,12 +43,15 @@
 mod ack;
 mod config;
 pub mod congestion;
+mod delivery_rate;
 mod endpoint;
 mod error;
 mod event;
 mod half_open;
+mod limiter;
 mod pacing;
 mod packet_number;
+mod path_mtu;
 mod ranges;
 mod recv_flow;
 mod recv_flows;
@@ -65,6 +68,8 @@ pub use config::{Config, Integrity};
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, WriteError};
 pub use event::{CloseReason, Event, Transmit};
+pub use limiter::RateLimit;
+pub use send_flow::Priority;
 pub use state::SessionState;
 pub use stats::{EndpointStats, PathStats};
 

@@ -6,6 +6,32 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use vmdt_wire::FlowId;
 
+use crate::limiter::TokenBucket;
+
+/// A flow's share of its session: flows with something to send get octets in proportion 1, 2
+/// and 3. The control flow goes before all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// One share.
+    #[default]
+    Normal,
+    /// Two shares.
+    High,
+    /// Three shares.
+    Highest,
+}
+
+impl Priority {
+    /// Shares.
+    pub(crate) fn weight(self) -> i64 {
+        match self {
+            Self::Normal => 1,
+            Self::High => 2,
+            Self::Highest => 3,
+        }
+    }
+}
+
 /// Segments of one flow in transit: half of what serial arithmetic on 16 bits could tell apart.
 pub(crate) const MAX_SEGMENTS: usize = 1 << 14;
 
@@ -85,6 +111,12 @@ pub(crate) struct SendFlow {
     pub(crate) blocked: bool,
     /// In the queue of flows to probe for.
     pub(crate) listed: bool,
+    pub(crate) priority: Priority,
+    /// Octets left of this turn (deficit round robin, Shreedhar and Varghese 1995).
+    pub(crate) deficit: i64,
+    /// The user's limit, and until when it holds the flow back.
+    pub(crate) limit: Option<Box<TokenBucket>>,
+    pub(crate) limited_until: Option<Instant>,
 }
 
 impl SendFlow {
@@ -105,6 +137,10 @@ impl SendFlow {
             started: false,
             blocked: false,
             listed: false,
+            priority: Priority::Normal,
+            deficit: 0,
+            limit: None,
+            limited_until: None,
         }
     }
 
@@ -133,6 +169,11 @@ impl SendFlow {
         true
     }
 
+    /// Octets of the next segment, should the windows permit a whole one.
+    pub(crate) fn next_size(&self, max: usize) -> u64 {
+        self.pending_octets.min(max) as u64
+    }
+
     /// Sequence number after the newest segment sent.
     pub(crate) fn next_seq(&self) -> u64 {
         self.base + self.segments.len() as u64
@@ -147,6 +188,16 @@ impl SendFlow {
             .map(|segment| segment.data.len())
             .sum();
         in_transit + self.pending_octets
+    }
+
+    /// Octets of the largest segment sent and not acknowledged.
+    pub(crate) fn largest_in_transit(&self) -> usize {
+        self.segments
+            .iter()
+            .filter(|segment| segment.state != SegmentState::Acked)
+            .map(|segment| segment.data.len())
+            .max()
+            .unwrap_or(0)
     }
 
     /// Octets sent and not acknowledged.

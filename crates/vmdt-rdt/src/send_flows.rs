@@ -1,16 +1,18 @@
 //! The outgoing flows of one session and the order in which they are served.
 //!
-//! The control flow goes first, then lost segments, then the other flows in turn, one segment
-//! each. A flow that can't send is in no queue, so finding the next segment costs no scan.
+//! The control flow goes first, then lost segments, then the other flows in turn: one segment
+//! of full size each, two or three for those of higher priority. A flow that can't send is in
+//! no queue, so finding the next segment costs no scan.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
 use vmdt_wire::FlowId;
 
 use crate::error::WriteError;
-use crate::send_flow::{Held, Outgoing, SendFlow};
+use crate::limiter::{RateLimit, TokenBucket};
+use crate::send_flow::{Held, Outgoing, Priority, SendFlow};
 use crate::tombstones::Tombstones;
 
 /// Bounds of the table.
@@ -52,6 +54,8 @@ pub(crate) struct SendFlows {
     ready: VecDeque<u32>,
     /// Flows that wait for an active one to end.
     waiting: VecDeque<u32>,
+    /// Flows that their user's limit holds back, and until when.
+    limited: BTreeSet<(Instant, u32)>,
     active: usize,
     lost: VecDeque<SegmentRef>,
     lost_control: VecDeque<SegmentRef>,
@@ -82,6 +86,7 @@ impl SendFlows {
             control: None,
             ready: VecDeque::new(),
             waiting: VecDeque::new(),
+            limited: BTreeSet::new(),
             active: 0,
             lost: VecDeque::new(),
             lost_control: VecDeque::new(),
@@ -217,6 +222,64 @@ impl SendFlows {
         Ok(())
     }
 
+    /// Sets a flow's share, opening it if it is new.
+    pub(crate) fn set_priority(
+        &mut self,
+        id: FlowId,
+        priority: Priority,
+    ) -> Result<(), WriteError> {
+        if id.is_control() {
+            return Err(WriteError::ControlFlow);
+        }
+        let slot = self.open(id)?;
+        if let Some(flow) = self.flow_mut(slot) {
+            flow.priority = priority;
+        }
+        Ok(())
+    }
+
+    /// Sets or lifts a flow's limit, opening it if it is new.
+    pub(crate) fn set_limit(
+        &mut self,
+        now: Instant,
+        id: FlowId,
+        limit: Option<RateLimit>,
+    ) -> Result<(), WriteError> {
+        if id.is_control() {
+            return Err(WriteError::ControlFlow);
+        }
+        let slot = self.open(id)?;
+        self.unlimit(slot);
+        if let Some(flow) = self.flow_mut(slot) {
+            flow.limit = limit.map(|limit| Box::new(TokenBucket::new(now, limit)));
+        }
+        Ok(())
+    }
+
+    /// Puts a flow that its limit holds back into its queue again.
+    fn unlimit(&mut self, slot: u32) {
+        if let Some(flow) = self.flow_mut(slot)
+            && let Some(at) = flow.limited_until.take()
+        {
+            self.limited.remove(&(at, slot));
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Lets the flows go on whose limits permit it by now.
+    pub(crate) fn release_limited(&mut self, now: Instant) {
+        while let Some(&(at, slot)) = self.limited.first()
+            && at <= now
+        {
+            self.unlimit(slot);
+        }
+    }
+
+    /// When the next flow's limit lets it go on.
+    pub(crate) fn limited_until(&self) -> Option<Instant> {
+        self.limited.first().map(|entry| entry.0)
+    }
+
     /// Puts a flow into the queue it belongs to, unless it is in one.
     fn schedule(&mut self, slot: u32) {
         let Some(flow) = self.flow_mut(slot) else {
@@ -305,7 +368,11 @@ impl SendFlows {
     }
 
     /// Cuts the next new segment: control flow first, then the others in turn.
-    pub(crate) fn next_new(&mut self, max: usize) -> Option<(SegmentRef, FlowId, Outgoing)> {
+    pub(crate) fn next_new(
+        &mut self,
+        now: Instant,
+        max: usize,
+    ) -> Option<(SegmentRef, FlowId, Outgoing)> {
         if let Some(control) = self.next_control(max) {
             return Some(control);
         }
@@ -323,6 +390,19 @@ impl SendFlows {
                 self.waiting.push_back(slot);
                 continue;
             }
+            let size = flow.next_size(max);
+            if let Some(at) = flow
+                .limit
+                .as_mut()
+                .and_then(|bucket| bucket.delay(now, size))
+            {
+                flow.limited_until = Some(at);
+                self.limited.insert((at, slot));
+                continue;
+            }
+            if flow.deficit <= 0 {
+                flow.deficit += flow.priority.weight() * i64::try_from(max).unwrap_or(i64::MAX / 8);
+            }
             let cut = flow.next_segment(max, credit, idle);
             let generation = flow.generation;
             let id = flow.id;
@@ -331,7 +411,17 @@ impl SendFlows {
                     let more = flow.has_pending();
                     let first = !std::mem::replace(&mut flow.started, true);
                     flow.scheduled = more;
-                    if more {
+                    flow.deficit = flow
+                        .deficit
+                        .saturating_sub_unsigned(outgoing.data.len() as u64);
+                    if let Some(bucket) = &mut flow.limit {
+                        bucket.take(outgoing.data.len() as u64);
+                    }
+                    if !more {
+                        flow.deficit = 0;
+                    } else if flow.deficit > 0 {
+                        self.ready.push_front(slot);
+                    } else {
                         self.ready.push_back(slot);
                     }
                     self.active += usize::from(first);
@@ -353,6 +443,7 @@ impl SendFlows {
                     return None;
                 }
                 Err(held) => {
+                    flow.deficit = 0;
                     flow.scheduled = false;
                     self.set_blocked(slot, held == Held::FlowWindow);
                 }
@@ -487,6 +578,9 @@ impl SendFlows {
         if flow.scheduled {
             self.ready.retain(|&other| other != slot);
             self.waiting.retain(|&other| other != slot);
+            if let Some(at) = flow.limited_until {
+                self.limited.remove(&(at, slot));
+            }
         }
         if flow.listed {
             self.probe_queue.retain(|&other| other != slot);
@@ -554,6 +648,12 @@ impl SendFlows {
         }
         let slot = self.ready.front().copied()?;
         self.flow(slot).map(|flow| flow.id)
+    }
+
+    /// Octets of the largest segment that is sent and not acknowledged. Looks at all of them.
+    pub(crate) fn largest_in_transit(&self) -> usize {
+        let flows = self.slots.iter().flatten();
+        flows.map(SendFlow::largest_in_transit).max().unwrap_or(0)
     }
 
     /// Packets of segments the receiver names as missing and that are older than `age`.

@@ -26,7 +26,7 @@ fn table(active: usize) -> SendFlows {
 /// Sends everything that may be sent, in packets from `packet` on; returns the flows in order.
 fn drain(flows: &mut SendFlows, mut packet: u64) -> Vec<u16> {
     let mut order = Vec::new();
-    while let Some((segment, flow, outgoing)) = flows.next_new(10) {
+    while let Some((segment, flow, outgoing)) = flows.next_new(base(), 10) {
         flows.on_sent(base(), segment, outgoing, packet);
         packet += 1;
         order.push(flow.index.get());
@@ -53,7 +53,7 @@ fn lost_control_segments_go_before_other_lost_ones() {
     write(&mut flows, 1, 20);
     write(&mut flows, 0, 20);
     let mut sent = Vec::new();
-    while let Some((segment, _, outgoing)) = flows.next_new(10) {
+    while let Some((segment, _, outgoing)) = flows.next_new(base(), 10) {
         flows.on_sent(base(), segment, outgoing, sent.len() as u64);
         sent.push(segment);
     }
@@ -141,11 +141,11 @@ fn blocked_flows_are_probed_in_turn() {
 fn a_slot_used_again_is_not_taken_for_the_old_flow() {
     let mut flows = table(8);
     write(&mut flows, 1, 10);
-    let (old, _, outgoing) = flows.next_new(10).unwrap();
+    let (old, _, outgoing) = flows.next_new(base(), 10).unwrap();
     flows.on_sent(base(), old, outgoing, 0);
     assert_eq!(flows.abandon(id(1)), (true, false));
     write(&mut flows, 2, 10);
-    let (new, _, outgoing) = flows.next_new(10).unwrap();
+    let (new, _, outgoing) = flows.next_new(base(), 10).unwrap();
     assert_eq!(new.slot, old.slot);
     flows.on_sent(base(), new, outgoing, 1);
     flows.on_acked(old);
@@ -191,4 +191,70 @@ fn a_write_larger_than_the_buffer_is_taken_when_nothing_is_queued() {
     let mut flows = table(8);
     write(&mut flows, 1, 5_000);
     assert!(flows.write(id(1), Bytes::from_static(b"x")).is_err());
+}
+
+#[test]
+fn priorities_share_in_proportion_one_two_three() {
+    let mut flows = table(8);
+    for n in 1..=3 {
+        write(&mut flows, n, 300);
+    }
+    flows.set_priority(id(2), Priority::High).unwrap();
+    flows.set_priority(id(3), Priority::Highest).unwrap();
+    let order = drain(&mut flows, 0);
+    assert_eq!(order[..12], [1, 2, 2, 3, 3, 3, 1, 2, 2, 3, 3, 3]);
+    assert_eq!(
+        flows.set_priority(FlowId::CONTROL, Priority::High),
+        Err(WriteError::ControlFlow)
+    );
+}
+
+#[test]
+fn a_limited_flow_leaves_the_turns_to_others_until_its_bucket_fills() {
+    let t = base();
+    let mut flows = SendFlows::new(SendLimits {
+        flows: 8,
+        active: 8,
+        buffer: 1 << 20,
+        control_buffer: 100,
+        tombstones: 16,
+    });
+    flows.set_windows(1 << 20, 1 << 20);
+    write(&mut flows, 1, 10_000);
+    write(&mut flows, 2, 10_000);
+    let limit = RateLimit::new(2048, 1000).unwrap();
+    flows.set_limit(t, id(1), Some(limit)).unwrap();
+    let mut sent = [0u64; 3];
+    let mut take = |flows: &mut SendFlows, now: Instant| {
+        while let Some((segment, flow, outgoing)) = flows.next_new(now, 1000) {
+            sent[usize::from(flow.index.get())] += outgoing.data.len() as u64;
+            flows.on_sent(now, segment, outgoing, 0);
+        }
+        sent
+    };
+    assert_eq!(take(&mut flows, t), [0, 2000, 10_000]);
+    let at = flows.limited_until().unwrap();
+    assert_eq!(at, t + std::time::Duration::from_millis(952));
+    flows.release_limited(at);
+    assert_eq!(take(&mut flows, at), [0, 3000, 10_000]);
+    flows.set_limit(at, id(1), None).unwrap();
+    assert_eq!(take(&mut flows, at), [0, 10_000, 10_000]);
+    assert_eq!(flows.limited_until(), None);
+}
+
+#[test]
+fn a_limited_flow_that_is_given_up_leaves_no_deadline() {
+    let t = base();
+    let mut flows = table(8);
+    write(&mut flows, 1, 900);
+    flows
+        .set_limit(t, id(1), Some(RateLimit::new(2048, 1000).unwrap()))
+        .unwrap();
+    if let Some(flow) = flows.flow_mut(0) {
+        flow.limit.as_mut().unwrap().take(4096);
+    }
+    assert!(flows.next_new(t, 100).is_none());
+    assert!(flows.limited_until().is_some());
+    flows.abandon(id(1));
+    assert_eq!(flows.limited_until(), None);
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::delivery_rate::Stamp;
+
 /// Packets a later one must be acknowledged ahead of before a packet counts as lost.
 const PACKET_THRESHOLD: u64 = 3;
 /// Ceiling of the threshold when reordering is observed.
@@ -27,6 +29,9 @@ pub(crate) enum Content {
     Notice(u64),
     /// HEARTBEAT: nothing to repeat.
     Heartbeat,
+    /// A HEARTBEAT padded to this payload size, to see whether the path carries it. Its loss
+    /// says nothing of congestion.
+    MtuProbe(u16),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,7 @@ struct Record {
     octets: u16,
     content: Content,
     status: Status,
+    stamp: Stamp,
 }
 
 /// A packet that left the set, acknowledged or lost.
@@ -55,6 +61,8 @@ pub(crate) struct Settled {
     pub(crate) content: Content,
     /// It had been declared lost before it was acknowledged.
     pub(crate) spurious: bool,
+    /// For the delivery rate.
+    pub(crate) stamp: Stamp,
 }
 
 /// Outcome of one loss detection.
@@ -133,13 +141,20 @@ impl SentPackets {
     }
 
     /// Notes a packet that asks for an acknowledgment. Returns its number.
-    pub(crate) fn push(&mut self, now: Instant, octets: u16, content: Content) -> u64 {
+    pub(crate) fn push(
+        &mut self,
+        now: Instant,
+        octets: u16,
+        content: Content,
+        stamp: Stamp,
+    ) -> u64 {
         let number = self.next_number();
         self.records.push_back(Record {
             sent_at: now,
             octets,
             content,
             status: Status::InFlight,
+            stamp,
         });
         self.in_flight += u64::from(octets);
         self.eliciting += 1;
@@ -158,6 +173,7 @@ impl SentPackets {
                 octets: 0,
                 content: Content::Heartbeat,
                 status: Status::Untracked,
+                stamp: Stamp::unused(now),
             });
         }
         number
@@ -183,6 +199,7 @@ impl SentPackets {
                 octets: record.octets,
                 content: record.content,
                 spurious: true,
+                stamp: record.stamp,
             });
         }
         if high < self.base {
@@ -210,6 +227,7 @@ impl SentPackets {
                 octets: record.octets,
                 content: record.content,
                 spurious: false,
+                stamp: record.stamp,
             });
         }
         self.trim();
@@ -308,10 +326,12 @@ impl SentPackets {
     ) {
         self.in_flight -= u64::from(record.octets);
         self.eliciting -= 1;
-        report.packets += 1;
-        report.octets += u64::from(record.octets);
-        report.newest_sent_at = report.newest_sent_at.max(Some(record.sent_at));
-        report.first_number.get_or_insert(number);
+        if !matches!(record.content, Content::MtuProbe(_)) {
+            report.packets += 1;
+            report.octets += u64::from(record.octets);
+            report.newest_sent_at = report.newest_sent_at.max(Some(record.sent_at));
+            report.first_number.get_or_insert(number);
+        }
         self.lost.insert(number, record);
         if self.lost.len() > MAX_LOST {
             self.lost.pop_first();
@@ -322,6 +342,7 @@ impl SentPackets {
             octets: record.octets,
             content: record.content,
             spurious: false,
+            stamp: record.stamp,
         });
     }
 
@@ -339,7 +360,7 @@ impl SentPackets {
             .iter()
             .filter(|record| record.status == Status::InFlight)
             .map(|record| record.content)
-            .filter(|content| *content != Content::Heartbeat)
+            .filter(|content| matches!(content, Content::Segment { .. } | Content::Notice(_)))
     }
 
     fn trim(&mut self) {
@@ -369,7 +390,12 @@ mod tests {
         let t = base();
         let mut sent = SentPackets::new(100);
         for n in 0..count {
-            let number = sent.push(t + MS * u32::try_from(n).unwrap(), 1000, Content::Heartbeat);
+            let number = sent.push(
+                t + MS * u32::try_from(n).unwrap(),
+                1000,
+                Content::Heartbeat,
+                Stamp::unused(t),
+            );
             assert_eq!(number, 100 + n);
         }
         (sent, t)
@@ -438,7 +464,7 @@ mod tests {
         let t = base();
         let mut sent = SentPackets::new(0);
         for n in 0..10u32 {
-            sent.push(t + MS * 100 * n, 100, Content::Heartbeat);
+            sent.push(t + MS * 100 * n, 100, Content::Heartbeat, Stamp::unused(t));
         }
         sent.on_ack(9, 9, |_| {});
         let report = sent.detect_lost(t + MS * 5000, MS * 50, |_| {});
@@ -454,7 +480,7 @@ mod tests {
             assert_eq!(sent.push_untracked(t), n);
         }
         assert!(sent.records.is_empty());
-        sent.push(t, 100, Content::Heartbeat);
+        sent.push(t, 100, Content::Heartbeat, Stamp::unused(t));
         sent.push_untracked(t);
         sent.on_ack(1000, 1000, |_| {});
         assert!(sent.records.is_empty());

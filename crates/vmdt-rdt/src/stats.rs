@@ -56,6 +56,10 @@ pub struct PathStats {
     pub send_flows: usize,
     /// Incoming flows.
     pub recv_flows: usize,
+    /// Octets of payload a segment may have now.
+    pub max_payload: usize,
+    /// Times larger datagrams stopped arriving and the base size was returned to.
+    pub black_holes: u64,
     /// Times the peer's address changed.
     pub address_changes: u64,
 }

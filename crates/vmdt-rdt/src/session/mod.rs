@@ -24,11 +24,15 @@ use vmdt_wire::{FlowId, NodeId};
 use crate::ack::AckState;
 use crate::config::{Config, HEADER_OCTETS};
 use crate::congestion::Controller;
+use crate::delivery_rate::DeliveryRate;
 use crate::error::WriteError;
 use crate::event::{CloseReason, Event};
+use crate::limiter::{RateLimit, TokenBucket};
 use crate::pacing::Pacer;
+use crate::path_mtu::PathMtu;
 use crate::recv_flows::{RecvFlows, RecvLimits};
 use crate::rtt::RttEstimator;
+use crate::send_flow::Priority;
 use crate::send_flows::{SendFlows, SendLimits};
 use crate::sent::{SentPackets, Settled};
 use crate::state::{SessionState, StateCell, Transition};
@@ -91,11 +95,17 @@ pub(crate) struct Session {
     local_id: NonZeroU32,
     remote_id: u32,
     max_payload: usize,
+    mtu: PathMtu,
+    /// By when segments larger than the path's payload must be through.
+    oversized_until: Option<Instant>,
     idle_timeout: Duration,
 
     rtt: RttEstimator,
     controller: Box<dyn Controller>,
     pacer: Pacer,
+    delivery: DeliveryRate,
+    /// The user's limit.
+    limiter: Option<Box<TokenBucket>>,
     sent: SentPackets,
     epoch: LossEpoch,
     pto_count: u32,
@@ -148,7 +158,10 @@ impl Session {
         start: u32,
         state: StateCell,
     ) -> Self {
-        let datagram = u64::from(config.max_payload) + HEADER_OCTETS as u64;
+        let datagram = u64::from(config.accepted_payload()) + HEADER_OCTETS as u64;
+        let payload = config
+            .mtu_discovery
+            .map_or(config.max_payload, |(base, _)| base);
         Self {
             local,
             peer,
@@ -156,11 +169,15 @@ impl Session {
             state,
             local_id,
             remote_id: 0,
-            max_payload: usize::from(config.max_payload) - config.integrity.trailer_octets(),
+            max_payload: usize::from(payload) - config.integrity.trailer_octets(),
+            mtu: PathMtu::new(now, payload, payload),
+            oversized_until: None,
             idle_timeout: config.idle_timeout,
             rtt: RttEstimator::new(config.initial_rtt),
             controller: config.congestion.build(now, datagram),
             pacer: Pacer::new(datagram),
+            delivery: DeliveryRate::new(now),
+            limiter: None,
             // One span of room keeps the expansion of wrapped numbers positive.
             sent: SentPackets::new((1 << 32) + u64::from(start)),
             epoch: LossEpoch::default(),
@@ -241,7 +258,7 @@ impl Session {
     ) -> Self {
         let state = StateCell::established();
         let mut session = Self::new(now, config, ids, address, local_id, start, state);
-        session.adopt(syn);
+        session.adopt(now, syn);
         session.events.push_back(Event::Connected {
             peer: session.peer,
             address,
@@ -250,15 +267,26 @@ impl Session {
     }
 
     /// Takes over what the peer's SYN says.
-    fn adopt(&mut self, syn: &Syn) {
+    fn adopt(&mut self, now: Instant, syn: &Syn) {
         self.remote_id = syn.session.get();
-        let payload = syn.max_payload.clamp(MIN_PAYLOAD, self.config.max_payload);
-        self.max_payload = usize::from(payload) - self.config.integrity.trailer_octets();
+        let (base, ceiling) = self
+            .config
+            .mtu_discovery
+            .unwrap_or((self.config.max_payload, self.config.max_payload));
+        let theirs = syn.max_payload.max(MIN_PAYLOAD);
+        self.mtu = PathMtu::new(now, base.min(theirs), ceiling.min(theirs));
+        self.adopt_payload();
         self.send.set_windows(syn.flow_window, syn.session_window);
         if syn.idle_timeout_ms > 0 {
             let theirs = Duration::from_millis(u64::from(syn.idle_timeout_ms)).max(MIN_IDLE);
             self.idle_timeout = self.config.idle_timeout.min(theirs);
         }
+    }
+
+    /// Sends segments of the size the path is known to carry from now on.
+    fn adopt_payload(&mut self) {
+        let payload = usize::from(self.mtu.current());
+        self.max_payload = payload - self.config.integrity.trailer_octets();
     }
 
     /// Our SYN of this kind.
@@ -276,7 +304,7 @@ impl Session {
         }
         self.offer = None;
         self.address = from;
-        self.adopt(syn);
+        self.adopt(now, syn);
         self.last_received = now;
         self.idle_from = now;
         if let Some(sent_at) = offer.sample_from {
@@ -397,6 +425,30 @@ impl Session {
         self.send.finish(flow)
     }
 
+    pub(crate) fn set_flow_priority(
+        &mut self,
+        flow: FlowId,
+        priority: Priority,
+    ) -> Result<(), WriteError> {
+        self.check_writable()?;
+        self.send.set_priority(flow, priority)
+    }
+
+    pub(crate) fn set_flow_limit(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        limit: Option<RateLimit>,
+    ) -> Result<(), WriteError> {
+        self.check_writable()?;
+        self.send.set_limit(now, flow, limit)
+    }
+
+    pub(crate) fn set_limit(&mut self, now: Instant, limit: Option<RateLimit>) {
+        self.limiter = limit.map(|limit| Box::new(TokenBucket::new(now, limit)));
+        self.pacing_at = None;
+    }
+
     fn check_writable(&self) -> Result<(), WriteError> {
         if self.state.get() == SessionState::Draining {
             return Err(WriteError::Closing);
@@ -479,6 +531,7 @@ impl Session {
             held: self.recv.held(),
             send_flows: self.send.len(),
             recv_flows: self.recv.len(),
+            max_payload: self.max_payload,
             ..self.stats
         }
     }
@@ -496,7 +549,7 @@ impl Session {
 pub(crate) fn syn_of(config: &Config, session: NonZeroU32, kind: SynKind) -> Syn {
     Syn {
         kind,
-        max_payload: config.max_payload,
+        max_payload: config.accepted_payload(),
         session,
         session_window: config.session_window,
         flow_window: config.flow_window,

@@ -10,6 +10,7 @@ use super::Session;
 use crate::event::{CloseReason, Event};
 use crate::pacing::Pacer;
 use crate::packet_number::expand_seq;
+use crate::path_mtu::PathMtu;
 use crate::ranges::Noted;
 use crate::recv_flows::Notice;
 use crate::rtt::RttEstimator;
@@ -240,6 +241,12 @@ impl Session {
         self.rtt = RttEstimator::new(self.config.initial_rtt);
         self.controller = self.config.congestion.build(now, datagram);
         self.pacer = Pacer::new(datagram);
+        if let Some((base, ceiling)) = self.config.mtu_discovery {
+            // What the old path carried the new one may not; the peer's bound stays.
+            let ceiling = ceiling.min(self.mtu.ceiling());
+            self.mtu = PathMtu::new(now, base.min(ceiling), ceiling);
+            self.adopt_payload();
+        }
         self.update_pacing(now);
         self.pto_count = 0;
     }

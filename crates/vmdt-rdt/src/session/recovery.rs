@@ -7,9 +7,11 @@ use vmdt_wire::Header;
 use vmdt_wire::segment::{Ack, FLOW_WINDOW_UNIT, FinKind};
 
 use super::{FlowNotice, LossEpoch, Session};
+use crate::config::HEADER_OCTETS;
 use crate::congestion::{Acked, Lost};
 use crate::event::Event;
 use crate::packet_number::expand_seq;
+use crate::path_mtu::PathMtu;
 use crate::send_flows::{AckEffect, SegmentRef, SendFlows};
 use crate::sent::{Content, LossReport, Settled};
 
@@ -51,6 +53,7 @@ impl Session {
             self.outstanding_since = self.sent.any_eliciting().then_some(now);
         }
         for packet in &settled {
+            self.delivery.on_settled(now, packet);
             self.on_settled(now, packet);
         }
         self.detect_lost(now);
@@ -93,6 +96,8 @@ impl Session {
     fn on_settled(&mut self, now: Instant, packet: &Settled) {
         if packet.spurious {
             self.stats.packets_spurious += 1;
+            self.controller
+                .on_late_arrival(now, u64::from(packet.octets));
             if packet.number >= self.epoch.first_number && self.epoch.lost > 0 {
                 self.epoch.lost -= 1;
                 if self.epoch.lost == 0 {
@@ -122,11 +127,20 @@ impl Session {
                 }
             }
             Content::Heartbeat => {}
+            Content::MtuProbe(size) => {
+                self.mtu.on_probe_acked(now, size);
+                self.adopt_payload();
+            }
+        }
+        let payload = usize::from(packet.octets).saturating_sub(HEADER_OCTETS);
+        if self.mtu.is_large(payload) {
+            self.mtu.on_large_acked(now);
         }
     }
 
     /// Tells the controller what was newly acknowledged.
     fn reward(&mut self, now: Instant, settled: &[Settled]) {
+        let rate = self.delivery.sample(now);
         let octets: u64 = settled
             .iter()
             .filter(|packet| !packet.spurious)
@@ -149,6 +163,7 @@ impl Session {
             latest_rtt: self.rtt.latest(),
             smoothed_rtt: self.rtt.smoothed(),
             min_rtt: self.rtt.min(),
+            rate,
         });
     }
 
@@ -164,10 +179,11 @@ impl Session {
             send,
             notices,
             notice_queue,
+            mtu,
             ..
         } = self;
         let report = sent.detect_lost(now, delay, |packet| {
-            requeue(&packet, send, notices, notice_queue);
+            requeue(&packet, send, notices, notice_queue, mtu);
         });
         self.on_losses(now, &report);
     }
@@ -179,10 +195,11 @@ impl Session {
             send,
             notices,
             notice_queue,
+            mtu,
             ..
         } = self;
         let report = sent.declare_lost(number, |packet| {
-            requeue(&packet, send, notices, notice_queue);
+            requeue(&packet, send, notices, notice_queue, mtu);
         });
         self.on_losses(now, &report);
     }
@@ -194,10 +211,11 @@ impl Session {
             send,
             notices,
             notice_queue,
+            mtu,
             ..
         } = self;
         let report = sent.declare_oldest_lost(|packet| {
-            requeue(&packet, send, notices, notice_queue);
+            requeue(&packet, send, notices, notice_queue, mtu);
         });
         self.on_losses(now, &report);
     }
@@ -207,6 +225,7 @@ impl Session {
             return;
         };
         self.stats.packets_lost += report.packets;
+        self.delivery.on_lost(report.octets);
         if !self.sent.any_eliciting() {
             self.outstanding_since = None;
         }
@@ -218,6 +237,13 @@ impl Session {
             };
         }
         self.epoch.lost += report.packets;
+        let patience = self.rtt.pto_base(self.config.max_ack_delay) * 3;
+        if self.mtu.check_black_hole(now, patience) {
+            self.stats.black_holes += 1;
+            self.adopt_payload();
+            let until = now + self.config.dead_after.max(patience);
+            self.oversized_until.get_or_insert(until);
+        }
         self.controller.on_loss(&Lost {
             now,
             sent_at,
@@ -239,7 +265,12 @@ fn requeue(
     send: &mut SendFlows,
     notices: &BTreeMap<u64, FlowNotice>,
     notice_queue: &mut VecDeque<u64>,
+    mtu: &mut PathMtu,
 ) {
+    let payload = usize::from(packet.octets).saturating_sub(HEADER_OCTETS);
+    if mtu.is_large(payload) && !matches!(packet.content, Content::MtuProbe(_)) {
+        mtu.on_large_lost();
+    }
     match packet.content {
         Content::Segment {
             slot,
@@ -259,5 +290,6 @@ fn requeue(
             }
         }
         Content::Heartbeat => {}
+        Content::MtuProbe(size) => mtu.on_probe_lost(size),
     }
 }

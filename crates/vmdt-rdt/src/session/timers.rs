@@ -57,6 +57,14 @@ impl Session {
             self.abort(CloseReason::Idle);
             return;
         }
+        if self.oversized_until.is_some_and(|at| at <= now) {
+            self.oversized_until = None;
+            if self.send.largest_in_transit() > self.max_payload {
+                // Nothing that was cut for the former path can reach the peer any more.
+                self.abort(CloseReason::Unresponsive);
+                return;
+            }
+        }
         if self.loss_at().is_some_and(|at| at <= now) {
             self.detect_lost(now);
         }
@@ -96,7 +104,9 @@ impl Session {
                 self.loss_at().or_else(|| self.pto_at()),
                 self.ack.deadline(),
                 self.pacing_at,
+                self.send.limited_until(),
                 self.persist_at,
+                self.oversized_until,
                 self.keep_alive_at(),
                 self.recv.hole_deadline(),
             ]

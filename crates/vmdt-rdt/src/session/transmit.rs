@@ -209,6 +209,12 @@ impl Session {
         // The first probe repeats the oldest content in flight; the second carries new data or
         // the next oldest.
         let second = self.probes == 0;
+        if second && self.pto_count > 1 && self.mtu.is_raised() {
+            // Should only large packets vanish, a small one shows it.
+            let flow = self.heartbeat.take().unwrap_or(FlowId::CONTROL);
+            self.write_heartbeat(now, buf, flow);
+            return true;
+        }
         if second && self.send_new(now, buf) {
             return true;
         }
@@ -233,7 +239,7 @@ impl Session {
                 self.notice_queue.push_back(number);
                 return self.send_notice(now, buf);
             }
-            Some(Content::Notice(_) | Content::Heartbeat) | None => {}
+            Some(Content::Notice(_) | Content::Heartbeat | Content::MtuProbe(_)) | None => {}
         }
         let flow = self.heartbeat.take().unwrap_or(FlowId::CONTROL);
         self.write_heartbeat(now, buf, flow);
@@ -242,12 +248,13 @@ impl Session {
 
     /// Everything that congestion control and pacing hold back.
     fn send_content(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        self.send.release_limited(now);
         let waiting = !self.notice_queue.is_empty()
             || self.heartbeat.is_some()
             || self.send.any_lost()
             || self.send.wants_to_send();
         if !waiting {
-            self.app_limited = true;
+            self.note_app_limited();
             self.arm_persist(now);
             return false;
         }
@@ -261,31 +268,56 @@ impl Session {
             self.pacing_at = Some(at);
             return false;
         }
+        if let Some(at) = self
+            .limiter
+            .as_mut()
+            .and_then(|limiter| limiter.delay(now, datagram))
+        {
+            // The user's limit says nothing about the path.
+            self.note_app_limited();
+            self.pacing_at = Some(at);
+            return false;
+        }
         self.pacing_at = None;
         if self.sent.is_full() {
             self.shed_records(now);
         }
         let sent = self.send_notice(now, buf)
+            || self.send_mtu_probe(now, buf)
             || self.send_heartbeat(now, buf)
             || self.send_control(now, buf)
             || self.send_lost(now, buf)
             || self.send_new(now, buf);
         if !sent {
-            self.app_limited = true;
+            self.note_app_limited();
             self.arm_persist(now);
         }
         sent
     }
 
+    /// There is nothing that may be sent.
+    fn note_app_limited(&mut self) {
+        self.app_limited = true;
+        let in_flight = self.sent.in_flight();
+        if in_flight + self.datagram() <= self.controller.window() {
+            self.delivery.on_app_limited(in_flight);
+        }
+    }
+
     /// Notes a packet that asks for an acknowledgment; returns its number.
     fn track(&mut self, now: Instant, octets: usize, content: Content) -> u64 {
         let octets = u16::try_from(octets).unwrap_or(u16::MAX);
-        let number = self.sent.push(now, octets, content);
+        let in_flight = self.sent.in_flight();
+        let stamp = self.delivery.on_sent(now, u64::from(octets), in_flight);
+        let number = self.sent.push(now, octets, content, stamp);
         self.outstanding_since.get_or_insert(now);
         if !std::mem::replace(&mut self.sent_since_arrival, true) {
             self.idle_from = now;
         }
         self.pacer.on_sent(u64::from(octets));
+        if let Some(limiter) = &mut self.limiter {
+            limiter.take(u64::from(octets));
+        }
         self.controller
             .on_sent(now, u64::from(octets), self.sent.in_flight());
         number
@@ -315,6 +347,19 @@ impl Session {
             return false;
         };
         self.write_heartbeat(now, buf, flow);
+        true
+    }
+
+    /// Asks the path for a larger size, while there is something to gain from it.
+    fn send_mtu_probe(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let Some(size) = self.mtu.due(now) else {
+            return false;
+        };
+        self.mtu.on_probe_sent(size);
+        let padding = usize::from(size) - self.config.integrity.trailer_octets();
+        let number = self.track(now, self.framing() + padding, Content::MtuProbe(size));
+        let header = self.header(PacketType::Heartbeat, FlowId::CONTROL, number);
+        self.put(buf, header, |out| out.resize(out.len() + padding, 0));
         true
     }
 
@@ -352,7 +397,7 @@ impl Session {
     }
 
     fn send_new(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
-        let cut = self.send.next_new(self.max_payload);
+        let cut = self.send.next_new(now, self.max_payload);
         cut.is_some_and(|cut| self.write_new(now, buf, cut))
     }
 

@@ -2,6 +2,8 @@
 //! that sends prepared flows and keeps what it receives.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod script;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
@@ -40,7 +42,17 @@ pub struct Host {
     pub events: Vec<(Duration, Event)>,
     outgoing: VecDeque<Outgoing>,
     pub chunk: usize,
+    /// Flows that always have more to send.
+    endless: Vec<(NodeId, FlowId)>,
+    /// Counts what arrives instead of keeping it.
+    pub counts_only: bool,
+    pub octets_received: u64,
+    pub octets_by_peer: BTreeMap<NodeId, u64>,
+    pub octets_by_flow: BTreeMap<(NodeId, FlowId), u64>,
 }
+
+/// What endless flows send.
+static FILLER: [u8; 64 * 1024] = [0x5a; 64 * 1024];
 
 impl Host {
     pub fn closed(&self) -> Vec<CloseReason> {
@@ -78,6 +90,10 @@ pub struct World {
     pub links: BTreeMap<(usize, usize), Link>,
     pub trace: TraceHash,
     pub datagrams: u64,
+    /// How often each datagram arrives.
+    pub copies: usize,
+    /// Pairs of hosts that use the link of another pair.
+    pub routes: BTreeMap<(usize, usize), (usize, usize)>,
     rng: SimRng,
     air: BinaryHeap<Reverse<InFlight>>,
     order: u64,
@@ -94,6 +110,8 @@ impl World {
             links: BTreeMap::new(),
             trace: TraceHash::new(),
             datagrams: 0,
+            copies: 1,
+            routes: BTreeMap::new(),
             air: BinaryHeap::new(),
             order: 0,
             buf: Vec::new(),
@@ -133,6 +151,11 @@ impl World {
             events: Vec::new(),
             outgoing: VecDeque::new(),
             chunk: 64 * 1024,
+            endless: Vec::new(),
+            counts_only: false,
+            octets_received: 0,
+            octets_by_peer: BTreeMap::new(),
+            octets_by_flow: BTreeMap::new(),
         }
     }
 
@@ -176,6 +199,13 @@ impl World {
             rest: Bytes::from(data),
             finish: !flow.is_control(),
         });
+        self.drive(from);
+    }
+
+    /// Begins a flow that never ends.
+    pub fn send_endless(&mut self, from: usize, to: usize, flow: FlowId) {
+        let peer = self.hosts[to].id;
+        self.hosts[from].endless.push((peer, flow));
         self.drive(from);
     }
 
@@ -280,7 +310,7 @@ impl World {
         let mut buf = std::mem::take(&mut self.buf);
         while let Some(transmit) = self.hosts[index].endpoint.poll_transmit(now, &mut buf) {
             assert_eq!(transmit.len, buf.len());
-            assert!(buf.len() <= 1472, "a datagram of {} octets", buf.len());
+            assert!(buf.len() <= 1552, "a datagram of {} octets", buf.len());
             self.datagrams += 1;
             let Some(to) = self
                 .hosts
@@ -290,16 +320,19 @@ impl World {
                 continue;
             };
             let from = self.hosts[index].address;
-            let link = self.links.get_mut(&(index, to)).unwrap();
+            let route = self.routes.get(&(index, to)).copied();
+            let link = self.links.get_mut(&route.unwrap_or((index, to))).unwrap();
             for arrival in link.send(now, Bytes::copy_from_slice(&buf)) {
-                self.order += 1;
-                self.air.push(Reverse(InFlight {
-                    at: arrival.at,
-                    order: self.order,
-                    from,
-                    to: transmit.to,
-                    bytes: arrival.bytes,
-                }));
+                for _ in 0..self.copies {
+                    self.order += 1;
+                    self.air.push(Reverse(InFlight {
+                        at: arrival.at,
+                        order: self.order,
+                        from,
+                        to: transmit.to,
+                        bytes: arrival.bytes.clone(),
+                    }));
+                }
             }
         }
         self.buf = buf;
@@ -331,6 +364,12 @@ impl Host {
     pub fn read_all(&mut self, now: Instant, peer: NodeId, flow: FlowId) {
         while let Some(piece) = self.endpoint.read(now, peer, flow) {
             assert!(!piece.is_empty());
+            self.octets_received += piece.len() as u64;
+            *self.octets_by_flow.entry((peer, flow)).or_default() += piece.len() as u64;
+            *self.octets_by_peer.entry(peer).or_default() += piece.len() as u64;
+            if self.counts_only {
+                continue;
+            }
             self.received
                 .entry((peer, flow))
                 .or_default()
@@ -341,6 +380,12 @@ impl Host {
     /// Hands over as much as the endpoint takes. Returns whether anything was.
     fn push(&mut self, now: Instant) -> bool {
         let mut acted = false;
+        for (peer, flow) in self.endless.clone() {
+            let filler = Bytes::from_static(&FILLER);
+            while self.endpoint.write(now, peer, flow, filler.clone()).is_ok() {
+                acted = true;
+            }
+        }
         for _ in 0..self.outgoing.len() {
             let Some(mut out) = self.outgoing.pop_front() else {
                 break;
