@@ -49,6 +49,8 @@ fn coding(k: u8, n: u8, size: usize) {
     let missing: Vec<NonZeroU8> = (1..=parity_count).map(index).collect();
     let pieces: Vec<&[u8]> = all[parity_count..].iter().map(|p| &p[..]).collect();
     let mut back = vec![0; len * parity_count];
+    let recovery = code.recovery(&present, &missing).unwrap();
+    let mut kept = vec![0; len * parity_count];
 
     let erasure =
         reed_solomon_erasure::galois_8::ReedSolomon::new(data_count, parity_count).unwrap();
@@ -110,6 +112,10 @@ fn coding(k: u8, n: u8, size: usize) {
             recovered.iter().enumerate(),
         )
         .unwrap()
+    });
+    table.case("decode, worst loss, matrix kept", 0, None, || {
+        let mut wanted: Vec<&mut [u8]> = kept.chunks_mut(len).collect();
+        recovery.apply(&pieces, &mut wanted).unwrap();
     });
     table.print();
 }

@@ -4,9 +4,9 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use aes::Aes256;
-use ctr::Ctr32BE;
-use ctr::cipher::{KeyIvInit as _, StreamCipher as _};
+use aes::Aes256Enc;
+use ctr::cipher::{InnerIvInit as _, KeyInit as _, KeyIvInit as _, StreamCipher as _};
+use ctr::{Ctr32BE, CtrCore};
 
 use crate::share::{KEY_LEN, NONCE_LEN};
 
@@ -14,7 +14,12 @@ use crate::share::{KEY_LEN, NONCE_LEN};
 /// zeroized on drop; it is used by reference because a move would leave a copy behind.
 ///
 /// The counter cannot wrap: 2^32 blocks of 16 octets are 16 times the longest message.
-pub(crate) struct Cipher(Ctr32BE<Aes256>);
+pub(crate) struct Cipher(Ctr32BE<Aes256Enc>);
+
+/// Above this many octets, a copy does not stay in the caches of most processors.
+const LARGE: usize = 4 << 20;
+/// How many octets are copied before they are encrypted.
+const STRIP: usize = 16 << 10;
 
 impl Cipher {
     #[inline]
@@ -31,11 +36,60 @@ impl Cipher {
 
     /// Encrypts or decrypts the whole message into a new buffer, in one pass.
     pub(crate) fn apply_to_copy(&mut self, message: &[u8]) -> Vec<u8> {
-        // Zeroed memory is cheaper than a copy: large blocks come zeroed from the allocator, and
-        // the cipher reads the message where it lies.
+        if message.len() > LARGE {
+            // Beyond the caches, what counts is how often memory is gone through: once, if each
+            // part is copied and encrypted before the next.
+            let mut out = Vec::with_capacity(message.len());
+            for part in message.chunks(STRIP) {
+                let from = out.len();
+                out.extend_from_slice(part);
+                if let Some(copy) = out.get_mut(from..) {
+                    self.0.apply_keystream(copy);
+                }
+            }
+            return out;
+        }
+        // Zeroed memory is cheaper than a copy as long as it stays in the cache.
         let mut out = vec![0; message.len()];
         self.0.apply_keystream_b2b(message, &mut out);
         out
+    }
+}
+
+/// The key of a dispersed message, from which each piece gets a key stream of its own: piece `i` is
+/// encrypted under the counter blocks that begin with the octet `i`, then have eleven zeros and a
+/// 32-bit big-endian counter from 0.
+///
+/// A key serves one message, so that no two streams meet.
+pub(crate) struct PieceKey(Aes256Enc);
+
+impl PieceKey {
+    pub(crate) fn new(key: &[u8; KEY_LEN]) -> PieceKey {
+        PieceKey(Aes256Enc::new(key.into()))
+    }
+
+    /// The key stream of piece `index`, from its beginning.
+    pub(crate) fn stream(&self, index: u8) -> PieceStream {
+        let mut counter_block = [0; 16];
+        counter_block[0] = index;
+        let core = CtrCore::inner_iv_init(self.0.clone(), &counter_block.into());
+        PieceStream(Ctr32BE::from_core(core))
+    }
+}
+
+/// The key stream of one piece.
+pub(crate) struct PieceStream(Ctr32BE<Aes256Enc>);
+
+impl PieceStream {
+    /// Encrypts or decrypts the next octets in place.
+    pub(crate) fn apply(&mut self, octets: &mut [u8]) {
+        self.0.apply_keystream(octets);
+    }
+
+    /// Encrypts or decrypts the next octets from `from` to `to`, which are as long.
+    pub(crate) fn apply_between(&mut self, from: &[u8], to: &mut [u8]) {
+        debug_assert_eq!(from.len(), to.len());
+        self.0.apply_keystream_b2b(from, to);
     }
 }
 
@@ -44,7 +98,8 @@ mod tests {
     use super::*;
 
     const fn zeroizes_on_drop<T: zeroize::ZeroizeOnDrop>() {}
-    const _: () = zeroizes_on_drop::<Ctr32BE<Aes256>>();
+    const _: () = zeroizes_on_drop::<Ctr32BE<Aes256Enc>>();
+    const _: () = zeroizes_on_drop::<Aes256Enc>();
 
     /// RFC 3686, section 6, test vector 7. Its first counter is 1 and ours is 0, so the vector's
     /// block is our second.
@@ -70,7 +125,7 @@ mod tests {
 
     #[test]
     fn copying_and_in_place_agree_at_every_length() {
-        for len in (0..600).chain([8_191, 8_192, 100_000]) {
+        for len in (0..600).chain([8_191, 8_192, 100_000, LARGE, LARGE + STRIP + 3]) {
             let message: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let mut in_place = message.clone();
             Cipher::new(&[9; 32], &[4; 12]).apply(&mut in_place);

@@ -51,8 +51,9 @@ use bytes::Bytes;
 
 use crate::params::Threshold;
 
-mod field;
+pub(crate) mod field;
 mod kernel;
+mod sealed;
 
 use field::{div, mul};
 use kernel::{Kernel, Matrix};
@@ -142,29 +143,40 @@ impl Code {
     /// The code that makes `threshold.n()` pieces, any `threshold.k()` of which suffice.
     #[must_use]
     pub fn new(threshold: Threshold) -> Code {
+        Code::build(threshold, true)
+    }
+
+    /// A code that can only recover: without the parity rows, which that does not need.
+    pub(crate) fn for_recovery(threshold: Threshold) -> Code {
+        Code::build(threshold, false)
+    }
+
+    fn build(threshold: Threshold, with_parity: bool) -> Code {
         let (k, n) = (threshold.k(), threshold.n());
+        let columns = usize::from(k);
         let data: Vec<u8> = (1..=k).collect();
         let basis = Basis::over(&data);
         // Row k + 1 is to be all ones, so its weights are the data's factors; with k = 255 there
         // is no such row, and any factors do.
-        let mut factors: Vec<u8> = match k.checked_add(1) {
-            Some(x) => basis.at(x).collect(),
-            None => vec![1; usize::from(k)],
-        };
-        let mut rows = Vec::with_capacity(usize::from(n - k) * usize::from(k));
-        for x in k..n {
-            let row: Vec<u8> = basis
-                .at(x + 1)
-                .zip(&factors)
-                .map(|(weight, &factor)| div(weight, factor))
-                .collect();
-            // The first coefficient is to be 1.
-            let scale = div(1, row.first().copied().unwrap_or(1));
-            rows.extend(row.iter().map(|&c| mul(c, scale)));
-            factors.push(scale);
+        let mut factors = Vec::with_capacity(usize::from(n));
+        match k.checked_add(1) {
+            Some(x) => factors.extend(basis.at(x)),
+            None => factors.resize(columns, 1),
         }
-        let columns = usize::from(k);
-        let parity = Matrix::from_fn(usize::from(n - k), columns, |row, column| {
+        let first = factors.first().copied().unwrap_or(1);
+        let mut rows = Vec::new();
+        for x in k..n {
+            // The first coefficient is to be 1, which fixes the row's factor.
+            let mut weights = basis.at(x + 1);
+            let factor = div(first, weights.next().unwrap_or(1));
+            if with_parity {
+                rows.push(1);
+                let rest = weights.zip(factors.iter().skip(1));
+                rows.extend(rest.map(|(weight, &data)| mul(factor, div(weight, data))));
+            }
+            factors.push(factor);
+        }
+        let parity = Matrix::from_fn(rows.len() / columns, columns, |row, column| {
             rows.get(row * columns + column).copied().unwrap_or(0)
         });
         Code {

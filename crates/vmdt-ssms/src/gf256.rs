@@ -29,13 +29,13 @@ pub(crate) const fn double(v: u64) -> u64 {
 }
 
 /// 0xff in the octets whose bit `bit` is set, 0 in the others.
-#[inline]
+#[cfg(test)]
 const fn spread_bit(v: u64, bit: u32) -> u64 {
     ((v >> bit) & LOW) * 0xff
 }
 
-/// Octet by octet product.
-#[inline]
+/// Octet by octet product: what tests hold the other ways to multiply against.
+#[cfg(test)]
 pub(crate) const fn mul(mut a: u64, b: u64) -> u64 {
     let mut product = a & spread_bit(b, 0);
     let mut bit = 1;
@@ -45,55 +45,6 @@ pub(crate) const fn mul(mut a: u64, b: u64) -> u64 {
         bit += 1;
     }
     product
-}
-
-/// What the 2^`times`-th power makes of each power of x: the columns of the linear map.
-const fn frobenius_columns(times: u32) -> [u64; 8] {
-    // All eight powers of x, an octet each, raised together.
-    let mut powers = u64::from_le_bytes([1, 2, 4, 8, 16, 32, 64, 128]);
-    let mut i = 0;
-    while i < times {
-        powers = mul(powers, powers);
-        i += 1;
-    }
-    let [a, b, c, d, e, f, g, h] = powers.to_le_bytes();
-    [
-        a as u64, b as u64, c as u64, d as u64, e as u64, f as u64, g as u64, h as u64,
-    ]
-}
-
-const POWER_2: [u64; 8] = frobenius_columns(1);
-const POWER_4: [u64; 8] = frobenius_columns(2);
-const POWER_16: [u64; 8] = frobenius_columns(4);
-
-/// Each octet to a power of two, which is linear over GF(2): the columns are constants chosen at
-/// the call, never by a value.
-#[inline]
-fn frobenius(v: u64, columns: &[u64; 8]) -> u64 {
-    let mut out = 0;
-    for (bit, column) in (0u32..).zip(columns) {
-        out ^= ((v >> bit) & LOW) * column;
-    }
-    out
-}
-
-/// The inverse of each octet, as its 254th power; 0 stays 0.
-#[inline]
-pub(crate) fn invert(v: u64) -> u64 {
-    let p2 = frobenius(v, &POWER_2);
-    let p3 = mul(p2, v);
-    let p12 = frobenius(p3, &POWER_4);
-    let p15 = mul(p12, p3);
-    let p240 = frobenius(p15, &POWER_16);
-    mul(mul(p240, p12), p2)
-}
-
-/// Replaces each octet that is 0 by 1.
-#[inline]
-pub(crate) const fn zero_to_one(v: u64) -> u64 {
-    // Adding 0x7f to the low seven bits carries into the high bit unless they are all zero.
-    let nonzero = ((v & !HIGH) + !HIGH) | v;
-    v | ((!nonzero & HIGH) >> 7)
 }
 
 /// 32 field elements: a key, a key share, or one coefficient of each of a key's 32 polynomials.
@@ -209,37 +160,6 @@ mod tests {
             for j in 0..8 {
                 assert_eq!(product[j], schoolbook(a[j], b[j]));
             }
-        }
-    }
-
-    #[test]
-    fn inverse_of_all_255_and_zero() {
-        for a in 1..=255u8 {
-            let inverse = invert(splat(a));
-            assert_eq!(mul(splat(a), inverse), splat(1), "{a:#x}");
-            assert_eq!(inverse, splat(inverse as u8));
-        }
-        assert_eq!(invert(0), 0);
-    }
-
-    #[test]
-    fn inverse_is_octet_by_octet() {
-        let v = u64::from_le_bytes([0, 1, 2, 3, 0x53, 0x80, 0xca, 0xff]);
-        let inverse = invert(v);
-        assert_eq!(
-            mul(v, inverse),
-            u64::from_le_bytes([0, 1, 1, 1, 1, 1, 1, 1])
-        );
-        assert_eq!(inverse.to_le_bytes()[4], 0xca);
-    }
-
-    #[test]
-    fn zero_to_one_changes_only_zero_octets() {
-        for a in 0..=255u8 {
-            let v = u64::from_le_bytes([a, 0, a, 0x80, 1, 0xff, 0, a]);
-            let fixed = if a == 0 { 1 } else { a };
-            let want = u64::from_le_bytes([fixed, 1, fixed, 0x80, 1, 0xff, 1, fixed]);
-            assert_eq!(zero_to_one(v), want, "{a:#x}");
         }
     }
 

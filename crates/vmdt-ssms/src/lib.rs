@@ -25,21 +25,34 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What it protects, and what it does not
+//! # Which layer to use
 //!
-//! The format is version 1 of SSMS as VMDT's protocol document describes it ([`Share`] shows the
-//! layout), so it interworks with every other implementation of that document. Version 1 is plain
-//! CTR beside plain Shamir. It gives **confidentiality** against holders of fewer than `k` shares,
-//! and **availability** while `k` shares remain. It gives **no integrity**: whoever alters the
-//! ciphertext or a key share alters the message that comes out, and nothing in the shares tells.
-//! [`reconstruct`] refuses every set of shares that contradicts itself, but a set of exactly `k`
-//! shares that were altered in agreement is not a contradiction. Authenticate the message, or
-//! carry the shares over authenticated channels.
+//! | | shares carry | detects | module |
+//! |---|---|---|---|
+//! | **v2** | `1 / k` of the ciphertext each | any altered, swapped or forged share, alone and on arrival, and names it | [`v2`] |
+//! | streams of v2 | the same, by segments | also missing, moved and cut-off segments | [`stream`] |
+//! | v1 with a trailer | all of the ciphertext | that something was altered | [`trailer`] |
+//! | v1 | all of the ciphertext | shares that contradict each other | this level |
+//! | keys alone | 32 octets | nothing | [`shamir`] |
+//! | dispersal alone | `1 / k` of the octets each | nothing | [`dispersal`] |
+//!
+//! Version 2 is for whoever has the choice. Version 1 is the format of VMDT's protocol document
+//! ([`Share`] shows the layout), and interworks with every other implementation of that.
+//!
+//! # What version 1 protects, and what it does not
+//!
+//! Plain CTR beside plain Shamir gives **confidentiality** against holders of fewer than `k`
+//! shares, and **availability** while `k` shares remain. It gives **no integrity**: whoever alters
+//! the ciphertext or a key share alters the message that comes out, and nothing in the shares
+//! tells. [`reconstruct`] refuses every set of shares that contradicts itself, but a set of exactly
+//! `k` shares that were altered in agreement is not a contradiction; [`reconstruct_correcting`]
+//! rebuilds although up to `(m - k) / 2` of `m` shares are wrong, and names them. Neither
+//! authenticates: [`trailer`] and [`v2`] do.
 //!
 //! # Constant time
 //!
 //! Arithmetic on the key, on the polynomials' coefficients and on key shares has no branch, no
-//! table look-up and no loop bound that depends on them. Share indices, `k`, `n` and sizes are
+//! table look-up and no loop bound that depends on them; `benches/dudect.rs` measures it. Share indices, `k`, `n` and sizes are
 //! public, and time may depend on those. AES is as constant time as the backend of the [`aes`]
 //! crate: AES instructions where the processor has them, else a bit-sliced implementation.
 //!
@@ -50,15 +63,13 @@
 //! caller's, and so is the buffer a share was parsed from. What the compiler leaves in registers
 //! and spilled temporaries is beyond what safe Rust can reach.
 //!
-//! # Modules
-//!
-//! [`split`], [`split_slice`], [`reconstruct`] and [`Share`] are the message layer; [`shamir`]
-//! shares a 32-octet key alone.
-//!
 //! # Features
 //!
-//! - `std` (default): turns on the `std` features of the dependencies. Without it the crate is
-//!   `no_std` and needs `alloc`.
+//! - `std` (default): turns on the `std` features of the dependencies, and finds the instructions
+//!   that the processor has for coding at run time (AVX-512 with GFNI, AVX2, SSE4.2, NEON). Without
+//!   it the crate is `no_std`, needs `alloc`, and codes with portable arithmetic. AES instructions
+//!   are found at run time in both cases.
+//! - `serde`: serialisation of thresholds, party ids and manifests; never of shares or keys.
 
 #![no_std]
 
@@ -73,15 +84,22 @@ struct Readme;
 extern crate std;
 
 mod cipher;
+mod correct;
 pub mod dispersal;
 mod error;
 mod gf256;
 mod params;
 mod scheme;
+#[cfg(feature = "serde")]
+mod serde;
 pub mod shamir;
 mod share;
+pub mod stream;
+pub mod trailer;
+pub mod v2;
 
+pub use correct::{CorrectError, Corrected, reconstruct_correcting};
 pub use error::{Field, ReconstructError, ShareError, SplitError, ThresholdError};
 pub use params::Threshold;
-pub use scheme::{MAX_MESSAGE_LEN, reconstruct, split, split_slice};
+pub use scheme::{MAX_MESSAGE_LEN, reconstruct, reconstruct_owned, split, split_slice};
 pub use share::{HEAD_LEN, KEY_LEN, NONCE_LEN, Share};

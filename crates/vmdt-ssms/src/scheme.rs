@@ -31,7 +31,7 @@ pub fn split(
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Vec<Share>, SplitError> {
     let size = size_field(message.len())?;
-    Ok(share_out(threshold, size, rng, |cipher| {
+    Ok(share_out(threshold, size, rng, |_, _, cipher| {
         cipher.apply(&mut message);
         message
     }))
@@ -48,7 +48,7 @@ pub fn split_slice(
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Vec<Share>, SplitError> {
     let size = size_field(message.len())?;
-    Ok(share_out(threshold, size, rng, |cipher| {
+    Ok(share_out(threshold, size, rng, |_, _, cipher| {
         cipher.apply_to_copy(message)
     }))
 }
@@ -78,7 +78,37 @@ pub fn reconstruct(shares: &[Share]) -> Result<Vec<u8>, ReconstructError> {
     Ok(Cipher::new(key.as_bytes(), &first.nonce()).apply_to_copy(first.body()))
 }
 
-fn size_field(len: usize) -> Result<u32, SplitError> {
+/// As [`reconstruct`], but decrypts in the buffer that a share's body lies in, if nothing else
+/// refers to that buffer; otherwise a copy is made as there.
+///
+/// A body is free for it when the share was parsed from a buffer of its own, or when all shares
+/// of a split that is still in one place are given.
+///
+/// # Errors
+///
+/// As [`reconstruct`].
+pub fn reconstruct_owned(mut shares: Vec<Share>) -> Result<Bytes, ReconstructError> {
+    let first = agreeing(&shares)?;
+    let nonce = first.nonce();
+    let key = interpolated_key(&shares, usize::from(first.k()))?;
+    let mut cipher = Cipher::new(key.as_bytes(), &nonce);
+    let mut bodies: Vec<Bytes> = shares.iter_mut().map(Share::take_body).collect();
+    drop(shares);
+    while let Some(body) = bodies.pop() {
+        match body.try_into_mut() {
+            Ok(mut message) => {
+                cipher.apply(&mut message);
+                return Ok(message.freeze());
+            }
+            Err(body) if bodies.is_empty() => return Ok(cipher.apply_to_copy(&body).into()),
+            Err(_) => {}
+        }
+    }
+    // Not reached: there are as many bodies as shares, two at least.
+    Ok(Bytes::new())
+}
+
+pub(crate) fn size_field(len: usize) -> Result<u32, SplitError> {
     u32::try_from(len).map_err(|_| SplitError::TooLong {
         len,
         max: MAX_MESSAGE_LEN,
@@ -86,11 +116,11 @@ fn size_field(len: usize) -> Result<u32, SplitError> {
 }
 
 /// Draws a key and a nonce, has the message encrypted under them, and shares the key.
-fn share_out(
+pub(crate) fn share_out(
     threshold: Threshold,
     size: u32,
     rng: &mut (impl CryptoRng + ?Sized),
-    encrypt: impl FnOnce(&mut Cipher) -> Vec<u8>,
+    encrypt: impl FnOnce(&[u8; KEY_LEN], &[u8; NONCE_LEN], &mut Cipher) -> Vec<u8>,
 ) -> Vec<Share> {
     let mut drawn = Zeroizing::new(Octets::<{ KEY_LEN + NONCE_LEN }>::default());
     rng.fill_bytes(&mut drawn.0);
@@ -100,7 +130,8 @@ fn share_out(
     nonce.copy_from_slice(&drawn.0[KEY_LEN..]);
 
     let polynomials = Polynomials::random(&key.0, threshold, rng);
-    let body = Bytes::from(encrypt(&mut Cipher::new(&key.0, &nonce)));
+    let mut cipher = Cipher::new(&key.0, &nonce);
+    let body = Bytes::from(encrypt(&key.0, &nonce, &mut cipher));
 
     // The capacity is exact so that no share is moved, which would leave a copy behind.
     let mut shares = Vec::with_capacity(usize::from(threshold.n()));
@@ -122,7 +153,7 @@ fn share_out(
 }
 
 /// The first share, once all agree with it and they are enough.
-fn agreeing(shares: &[Share]) -> Result<&Share, ReconstructError> {
+pub(crate) fn agreeing(shares: &[Share]) -> Result<&Share, ReconstructError> {
     let Some((first, rest)) = shares.split_first() else {
         return Err(ReconstructError::TooFew {
             given: 0,
@@ -160,7 +191,7 @@ fn agreeing(shares: &[Share]) -> Result<&Share, ReconstructError> {
 }
 
 /// The key that the first `k` shares hold, if the others lie on the same polynomials.
-fn interpolated_key(shares: &[Share], k: usize) -> Result<Key, ReconstructError> {
+pub(crate) fn interpolated_key(shares: &[Share], k: usize) -> Result<Key, ReconstructError> {
     let used = shares
         .iter()
         .take(k)

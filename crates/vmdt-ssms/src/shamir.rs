@@ -32,7 +32,12 @@ use alloc::vec::Vec;
 use rand_core::CryptoRng;
 use zeroize::{DefaultIsZeroes, Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
-use crate::gf256::{Lanes, invert, mul, splat, zero_to_one};
+mod renew;
+
+pub use renew::{contribution, refreshed, summed, zero_sharing};
+
+use crate::dispersal::field;
+use crate::gf256::Lanes;
 use crate::params::Threshold;
 use crate::share::KEY_LEN;
 
@@ -74,6 +79,24 @@ pub struct KeyShare {
 }
 
 impl KeyShare {
+    /// A point from octets that were stored or received.
+    #[must_use]
+    pub fn new(index: NonZeroU8, value: &[u8; KEY_LEN]) -> KeyShare {
+        KeyShare {
+            index,
+            value: Octets(*value),
+        }
+    }
+
+    fn of(index: NonZeroU8, value: &Lanes) -> KeyShare {
+        let mut share = KeyShare {
+            index,
+            value: Octets::default(),
+        };
+        value.write_to(&mut share.value.0);
+        share
+    }
+
     /// The point's x, 1..=255.
     #[must_use]
     pub fn index(&self) -> NonZeroU8 {
@@ -118,6 +141,14 @@ pub enum CombineError {
     Duplicate {
         /// The x of both.
         index: NonZeroU8,
+    },
+    /// A point is of another index than the operation is about.
+    #[error("a point has the index {index} where {expected} was expected")]
+    OtherIndex {
+        /// The point's x.
+        index: NonZeroU8,
+        /// The x that was expected.
+        expected: NonZeroU8,
     },
 }
 
@@ -266,19 +297,11 @@ impl Interpolation {
             x: x.get(),
             differences: 0,
         }));
-        let mut xs = Octets::<256>::default();
-        for (x, point) in xs.0.iter_mut().zip(all.iter()) {
-            *x = point.x;
-        }
-        let (xs, _) = xs.0.split_at(all.len().min(256));
-        for chunk in all.chunks_mut(8) {
-            let own = pack(chunk.iter().map(|point| point.x));
-            // An octet of `own` meets its own x once, where the difference is 0: left out by
-            // multiplying with 1.
-            let products = xs
-                .iter()
-                .fold(splat(1), |p, &x| mul(p, zero_to_one(own ^ splat(x))));
-            for (point, product) in chunk.iter_mut().zip(products.to_le_bytes()) {
+        for position in 0..all.len() {
+            let own = all.get(position).map_or(0, |point| point.x);
+            let others = all.iter().filter(|point| point.x != own);
+            let product = others.fold(1, |p, point| field::mul(p, own ^ point.x));
+            if let Some(point) = all.get_mut(position) {
                 point.differences = product;
             }
         }
@@ -288,37 +311,41 @@ impl Interpolation {
     /// The polynomials' values at `x`, which is none of the points' own.
     ///
     /// The weight of point i is the product of (x - x_j) / (x_i - x_j) over all j other than i;
-    /// it depends on indices only, which are public.
+    /// it depends on indices only, which are public, so tables may serve for it.
     pub(crate) fn at(&self, x: u8) -> Lanes {
-        let total = self
-            .points
-            .iter()
-            .fold(splat(1), |p, point| mul(p, splat(x ^ point.x)));
+        let distances = self.points.iter().map(|point| x ^ point.x);
+        let total = distances.fold(1, field::mul);
         let mut value = Lanes::default();
-        for chunk in self.points.chunks(8) {
-            let distances = pack(chunk.iter().map(|point| x ^ point.x));
-            let differences = pack(chunk.iter().map(|point| point.differences));
-            let weights = mul(total, invert(mul(distances, differences)));
-            for (point, weight) in chunk.iter().zip(weights.to_le_bytes()) {
-                value.add(&point.y.times_public(weight));
-            }
+        for point in self.points.iter() {
+            let weight = field::div(total, field::mul(x ^ point.x, point.differences));
+            value.add(&point.y.times_public(weight));
         }
         value
     }
 }
 
-/// Up to eight octets as a word.
-fn pack(octets: impl Iterator<Item = u8>) -> u64 {
-    let mut word = [0; 8];
-    for (slot, octet) in word.iter_mut().zip(octets) {
-        *slot = octet;
+/// Interpolation weights alone.
+struct Weights;
+
+impl Weights {
+    /// For each of the indices, all different, its point's weight in the value at `x`, which is
+    /// none of them. Indices are public.
+    fn at(indices: &[NonZeroU8], x: NonZeroU8) -> impl Iterator<Item = (NonZeroU8, u8)> {
+        indices.iter().map(move |&own| {
+            let others = indices.iter().filter(move |&&other| other != own);
+            let weight = others.fold(1, |weight, other| {
+                let above = field::mul(weight, x.get() ^ other.get());
+                field::div(above, own.get() ^ other.get())
+            });
+            (own, weight)
+        })
     }
-    u64::from_le_bytes(word)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gf256::{mul, splat};
 
     const fn zeroizes_on_drop<T: ZeroizeOnDrop>() {}
     const _: () = {

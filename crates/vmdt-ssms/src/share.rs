@@ -207,6 +207,11 @@ impl Share {
         octets.into()
     }
 
+    /// The body alone, which the share then no longer refers to.
+    pub(crate) fn take_body(&mut self) -> Bytes {
+        core::mem::take(&mut self.body)
+    }
+
     /// The key share's field elements.
     pub(crate) fn key_share(&self) -> Lanes {
         self.head

@@ -20,7 +20,7 @@ fn index(value: u8) -> NonZeroU8 {
 }
 
 fn text(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 151 ^ i >> 8) as u8).collect()
+    (0..len).map(|i| ((i * 151) ^ (i >> 8)) as u8).collect()
 }
 
 /// Multiplication in GF(2^8) modulo 0x11b as in a textbook.
@@ -225,4 +225,44 @@ proptest! {
         }
         prop_assert_eq!(code.gather(&all[..usize::from(k)], message.len()).unwrap(), message);
     }
+}
+
+#[test]
+fn sealed_pieces_open_from_every_subset_and_at_every_length() {
+    let key = [0x17; 32];
+    for (k, n) in [(2, 3), (3, 5), (5, 5), (4, 7)] {
+        let code = Code::new(threshold(k, n));
+        for len in [0, 1, 2, 3, 15, 16, 17, 100, 1_024, 40_000] {
+            let message = text(len);
+            let pieces = code.seal(&key, &message);
+            assert_eq!(pieces, code.seal_owned(&key, message.clone()));
+            for set in subsets(usize::from(n), usize::from(k)) {
+                let given: Vec<_> = set
+                    .iter()
+                    .map(|&i| (index(i as u8 + 1), &pieces[i][..]))
+                    .collect();
+                assert_eq!(
+                    code.open(&key, &given, len).unwrap(),
+                    message,
+                    "{k}/{n} {set:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn long_sealed_pieces_are_those_of_a_plain_cipher_and_a_plain_code() {
+    use aes::Aes256;
+    use ctr::cipher::{KeyIvInit as _, StreamCipher as _};
+    let (key, message) = ([0x23; 32], text(300_001));
+    let code = Code::new(threshold(3, 5));
+    let piece_len = code.piece_len(message.len());
+    let mut ciphertext = message.clone();
+    for (i, piece) in ciphertext.chunks_mut(piece_len).enumerate() {
+        let mut counter_block = [0; 16];
+        counter_block[0] = i as u8 + 1;
+        ctr::Ctr32BE::<Aes256>::new(&key.into(), &counter_block.into()).apply_keystream(piece);
+    }
+    assert_eq!(code.seal(&key, &message), code.disperse(&ciphertext));
 }

@@ -11,12 +11,12 @@ use std::hint::black_box;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Processor time of this thread so far, in nanoseconds.
-pub fn processor_ns() -> u64 {
+pub(crate) fn processor_ns() -> u64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-pub struct Case<'a> {
+pub(crate) struct Case<'a> {
     name: String,
     /// Against which case, by position, and the ratio asked for.
     asked: Option<f64>,
@@ -26,7 +26,7 @@ pub struct Case<'a> {
 }
 
 /// Cases that are measured together.
-pub struct Table<'a> {
+pub(crate) struct Table<'a> {
     title: String,
     octets: usize,
     cases: Vec<Case<'a>>,
@@ -40,7 +40,7 @@ fn rounds() -> usize {
 }
 
 impl<'a> Table<'a> {
-    pub fn new(title: impl Into<String>, octets: usize) -> Table<'a> {
+    pub(crate) fn new(title: impl Into<String>, octets: usize) -> Table<'a> {
         Table {
             title: title.into(),
             octets,
@@ -49,7 +49,7 @@ impl<'a> Table<'a> {
     }
 
     /// Adds a case; its ratio is taken to case number `base`, and `asked` is the figure to reach.
-    pub fn case<T>(
+    pub(crate) fn case<T>(
         &mut self,
         name: impl Into<String>,
         base: usize,
@@ -68,7 +68,7 @@ impl<'a> Table<'a> {
     }
 
     /// Measures and prints, as rows of a Markdown table.
-    pub fn print(mut self) {
+    pub(crate) fn print(mut self) {
         // Calls per measurement: about a millisecond, so that the clock's own cost vanishes.
         for case in &mut self.cases {
             let mut calls = 1;

@@ -10,6 +10,8 @@
 //! `fearless_simd` makes both detection and the shuffles safe to call. The data are pieces of
 //! ciphertext and the coefficients follow from share indices: nothing here is secret.
 
+use core::ops::Range;
+
 use alloc::vec::Vec;
 
 #[cfg(feature = "std")]
@@ -124,18 +126,30 @@ impl Kernel {
     /// All octet strings have one length, and there are as many as the matrix has columns and
     /// rows: callers have checked it, and anything else is left undone.
     pub(crate) fn combine(self, matrix: &Matrix, ins: &[&[u8]], outs: &mut [&mut [u8]]) {
+        let len = outs.first().map_or(0, |out| out.len());
+        self.combine_range(matrix, ins, outs, 0..len);
+    }
+
+    /// As [`Kernel::combine`], only for the octets in `range` of all strings.
+    pub(crate) fn combine_range<I: AsRef<[u8]>, O: AsMut<[u8]>>(
+        self,
+        matrix: &Matrix,
+        ins: &[I],
+        outs: &mut [O],
+        range: Range<usize>,
+    ) {
         debug_assert_eq!(ins.len(), matrix.columns);
         debug_assert_eq!(outs.len(), matrix.rows);
         match self {
-            Kernel::Portable => each_group(Lanes, matrix, ins, outs),
+            Kernel::Portable => each_group(Lanes, matrix, ins, outs, range),
             #[cfg(all(feature = "std", any(target_arch = "x86", target_arch = "x86_64")))]
             Kernel::Vector(Level::Avx512(token)) => token.vectorize(
                 #[inline(always)]
-                || each_group(gfni::Gfni(token), matrix, ins, outs),
+                || each_group(gfni::Gfni(token), matrix, ins, outs, range),
             ),
             #[cfg(feature = "std")]
             Kernel::Vector(level) => {
-                fearless_simd::dispatch!(level, simd => each_group(Shuffle(simd), matrix, ins, outs));
+                fearless_simd::dispatch!(level, simd => each_group(Shuffle(simd), matrix, ins, outs, range));
             }
         }
     }
@@ -163,8 +177,6 @@ impl Kernel {
 trait Form: Copy {
     /// Some octets of a piece.
     type Octets: Copy;
-    /// A coefficient as the multiplication wants it.
-    type Factor: Copy;
     /// How many octets there are in `Octets`: 64 at most.
     const LEN: usize;
     /// Whether four `Octets` of each of four rows fit in the registers.
@@ -174,13 +186,15 @@ trait Form: Copy {
     /// `octets` has `LEN` octets, here and in `store`.
     fn load(self, octets: &[u8]) -> Self::Octets;
     fn store(self, value: Self::Octets, octets: &mut [u8]);
-    fn factor(self, products: &Products) -> Self::Factor;
-    /// `sums[r] += factors[r] * value` for all rows.
+    /// `sums[r] += products[r] * values` for all rows.
+    ///
+    /// Loops over slices only: what `array::map` is made of is compiled without the vector
+    /// instructions of its caller when it is not inlined.
     fn multiply_add<const M: usize, const U: usize>(
         self,
         sums: &mut [[Self::Octets; U]; M],
-        factors: [Self::Factor; M],
-        values: [Self::Octets; U],
+        products: &[Products; M],
+        values: &[Self::Octets; U],
     );
 }
 
@@ -189,8 +203,14 @@ trait Form: Copy {
 const STRIP: usize = 128 << 10;
 
 #[inline(always)]
-fn each_group<F: Form>(form: F, matrix: &Matrix, ins: &[&[u8]], outs: &mut [&mut [u8]]) {
-    let len = outs.first().map_or(0, |out| out.len());
+fn each_group<F: Form, I: AsRef<[u8]>, O: AsMut<[u8]>>(
+    form: F,
+    matrix: &Matrix,
+    ins: &[I],
+    outs: &mut [O],
+    range: Range<usize>,
+) {
+    let len = range.end;
     let strip = if matrix.rows <= ROWS {
         len
     } else {
@@ -198,23 +218,55 @@ fn each_group<F: Form>(form: F, matrix: &Matrix, ins: &[&[u8]], outs: &mut [&mut
             .next_multiple_of(256)
             .max(1024)
     };
-    let mut from = 0;
+    let mut from = range.start;
     while from < len {
         let to = len.min(from.saturating_add(strip));
         let groups = matrix.products.chunks(ROWS * matrix.columns.max(1));
         for (products, outs) in groups.zip(outs.chunks_mut(ROWS)) {
             match outs {
                 [a, b, c, d] if F::WIDE => {
-                    group::<F, 4, 4>(form, products, ins, [a, b, c, d], from, to);
+                    group::<F, I, 4, 4>(
+                        form,
+                        products,
+                        ins,
+                        [a.as_mut(), b.as_mut(), c.as_mut(), d.as_mut()],
+                        from,
+                        to,
+                    );
                 }
                 [a, b, c] if F::WIDE => {
-                    group::<F, 3, 4>(form, products, ins, [a, b, c], from, to);
+                    group::<F, I, 3, 4>(
+                        form,
+                        products,
+                        ins,
+                        [a.as_mut(), b.as_mut(), c.as_mut()],
+                        from,
+                        to,
+                    );
                 }
-                [a, b] if F::WIDE => group::<F, 2, 4>(form, products, ins, [a, b], from, to),
-                [a, b, c, d] => group::<F, 4, 1>(form, products, ins, [a, b, c, d], from, to),
-                [a, b, c] => group::<F, 3, 1>(form, products, ins, [a, b, c], from, to),
-                [a, b] => group::<F, 2, 2>(form, products, ins, [a, b], from, to),
-                [a] => group::<F, 1, 4>(form, products, ins, [a], from, to),
+                [a, b] if F::WIDE => {
+                    group::<F, I, 2, 4>(form, products, ins, [a.as_mut(), b.as_mut()], from, to)
+                }
+                [a, b, c, d] => group::<F, I, 4, 1>(
+                    form,
+                    products,
+                    ins,
+                    [a.as_mut(), b.as_mut(), c.as_mut(), d.as_mut()],
+                    from,
+                    to,
+                ),
+                [a, b, c] => group::<F, I, 3, 1>(
+                    form,
+                    products,
+                    ins,
+                    [a.as_mut(), b.as_mut(), c.as_mut()],
+                    from,
+                    to,
+                ),
+                [a, b] => {
+                    group::<F, I, 2, 2>(form, products, ins, [a.as_mut(), b.as_mut()], from, to)
+                }
+                [a] => group::<F, I, 1, 4>(form, products, ins, [a.as_mut()], from, to),
                 _ => {}
             }
         }
@@ -224,10 +276,10 @@ fn each_group<F: Form>(form: F, matrix: &Matrix, ins: &[&[u8]], outs: &mut [&mut
 
 /// `M` rows over the octets `from..to`, `U` vectors at a time.
 #[inline(always)]
-fn group<F: Form, const M: usize, const U: usize>(
+fn group<F: Form, I: AsRef<[u8]>, const M: usize, const U: usize>(
     form: F,
     products: &[Products],
-    ins: &[&[u8]],
+    ins: &[I],
     mut outs: [&mut [u8]; M],
     from: usize,
     to: usize,
@@ -235,40 +287,40 @@ fn group<F: Form, const M: usize, const U: usize>(
     let (columns, _) = products.as_chunks::<M>();
     let mut at = from;
     while to - at >= U * F::LEN {
-        step::<F, M, U>(form, columns, ins, &mut outs, at);
+        step::<F, I, M, U>(form, columns, ins, &mut outs, at);
         at += U * F::LEN;
     }
     while to - at >= F::LEN {
-        step::<F, M, 1>(form, columns, ins, &mut outs, at);
+        step::<F, I, M, 1>(form, columns, ins, &mut outs, at);
         at += F::LEN;
     }
     match to.checked_sub(F::LEN) {
         _ if at == to => {}
         // Some octets are computed twice, which is harmless: no row reads another's result.
-        Some(last) => step::<F, M, 1>(form, columns, ins, &mut outs, last),
+        Some(last) => step::<F, I, M, 1>(form, columns, ins, &mut outs, last),
         None => short(form, columns, ins, &mut outs, at, to),
     }
 }
 
 /// `U` vectors of each row, from the octet `at` on.
 #[inline(always)]
-fn step<F: Form, const M: usize, const U: usize>(
+fn step<F: Form, I: AsRef<[u8]>, const M: usize, const U: usize>(
     form: F,
     columns: &[[Products; M]],
-    ins: &[&[u8]],
+    ins: &[I],
     outs: &mut [&mut [u8]; M],
     at: usize,
 ) {
     let mut sums = [[form.zero(); U]; M];
     for (column, source) in columns.iter().zip(ins) {
-        let Some(octets) = source.get(at..at + U * F::LEN) else {
+        let Some(octets) = source.as_ref().get(at..at + U * F::LEN) else {
             return;
         };
         let mut values = [form.zero(); U];
         for (value, octets) in values.iter_mut().zip(octets.chunks_exact(F::LEN)) {
             *value = form.load(octets);
         }
-        form.multiply_add(&mut sums, column.each_ref().map(|p| form.factor(p)), values);
+        form.multiply_add(&mut sums, column, &values);
     }
     for (sum, out) in sums.iter().zip(outs) {
         let Some(octets) = out.get_mut(at..at + U * F::LEN) else {
@@ -282,10 +334,10 @@ fn step<F: Form, const M: usize, const U: usize>(
 
 /// Fewer octets than a vector has, through a buffer.
 #[inline(always)]
-fn short<F: Form, const M: usize>(
+fn short<F: Form, I: AsRef<[u8]>, const M: usize>(
     form: F,
     columns: &[[Products; M]],
-    ins: &[&[u8]],
+    ins: &[I],
     outs: &mut [&mut [u8]; M],
     from: usize,
     to: usize,
@@ -293,16 +345,14 @@ fn short<F: Form, const M: usize>(
     let mut buffer = [0; 64];
     let mut sums = [[form.zero(); 1]; M];
     for (column, source) in columns.iter().zip(ins) {
-        let (Some(octets), Some(head)) = (source.get(from..to), buffer.get_mut(..to - from)) else {
+        let (Some(octets), Some(head)) =
+            (source.as_ref().get(from..to), buffer.get_mut(..to - from))
+        else {
             return;
         };
         head.copy_from_slice(octets);
         let value = form.load(buffer.split_at(F::LEN).0);
-        form.multiply_add(
-            &mut sums,
-            column.each_ref().map(|p| form.factor(p)),
-            [value],
-        );
+        form.multiply_add(&mut sums, column, &[value]);
     }
     for ([sum], out) in sums.iter().zip(outs) {
         form.store(*sum, buffer.split_at_mut(F::LEN).0);
@@ -320,7 +370,6 @@ struct Shuffle<S>(S);
 #[cfg(feature = "std")]
 impl<S: Simd> Form for Shuffle<S> {
     type Octets = S::u8s;
-    type Factor = (bool, S::u8s, S::u8s);
     const LEN: usize = S::u8s::LEN;
     const WIDE: bool = false;
 
@@ -340,30 +389,31 @@ impl<S: Simd> Form for Shuffle<S> {
     }
 
     #[inline(always)]
-    fn factor(self, [low, high]: &Products) -> Self::Factor {
-        let block =
-            |table: &[u8; 16]| S::u8s::block_splat(fearless_simd::u8x16::from_slice(self.0, table));
-        (low[1] == 1, block(low), block(high))
-    }
-
-    #[inline(always)]
     fn multiply_add<const M: usize, const U: usize>(
         self,
         sums: &mut [[S::u8s; U]; M],
-        factors: [Self::Factor; M],
-        values: [S::u8s; U],
+        products: &[Products; M],
+        values: &[S::u8s; U],
     ) {
         let mask = S::u8s::splat(self.0, 0x0f);
-        let halves = values.map(|value| (value & mask, (value >> 4u32) & mask));
-        for (sums, (one, low, high)) in sums.iter_mut().zip(factors) {
-            if one {
+        let (mut lows, mut highs) = (*values, *values);
+        for low in &mut lows {
+            *low &= mask;
+        }
+        for high in &mut highs {
+            *high = (*high >> 4u32) & mask;
+        }
+        for (sums, [low, high]) in sums.iter_mut().zip(products) {
+            if low[1] == 1 {
                 for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum ^= value;
+                    *sum ^= *value;
                 }
-            } else {
-                for (sum, (l, h)) in sums.iter_mut().zip(halves) {
-                    *sum ^= low.swizzle_dyn_within_blocks(l) ^ high.swizzle_dyn_within_blocks(h);
-                }
+                continue;
+            }
+            let low = S::u8s::block_splat(fearless_simd::u8x16::from_slice(self.0, low));
+            let high = S::u8s::block_splat(fearless_simd::u8x16::from_slice(self.0, high));
+            for ((sum, l), h) in sums.iter_mut().zip(&lows).zip(&highs) {
+                *sum ^= low.swizzle_dyn_within_blocks(*l) ^ high.swizzle_dyn_within_blocks(*h);
             }
         }
     }
@@ -393,7 +443,6 @@ mod gfni {
 
     impl Form for Gfni {
         type Octets = u8x64<Avx512>;
-        type Factor = u8x64<Avx512>;
         const LEN: usize = 64;
         const WIDE: bool = true;
 
@@ -413,20 +462,16 @@ mod gfni {
         }
 
         #[inline(always)]
-        fn factor(self, [low, _]: &Products) -> Self::Factor {
-            u8x64::splat(self.0, low[1])
-        }
-
-        #[inline(always)]
         fn multiply_add<const M: usize, const U: usize>(
             self,
             sums: &mut [[Self::Octets; U]; M],
-            factors: [Self::Factor; M],
-            values: [Self::Octets; U],
+            products: &[Products; M],
+            values: &[Self::Octets; U],
         ) {
-            for (sums, factor) in sums.iter_mut().zip(factors) {
+            for (sums, [low, _]) in sums.iter_mut().zip(products) {
+                let factor = u8x64::splat(self.0, low[1]);
                 for (sum, value) in sums.iter_mut().zip(values) {
-                    *sum ^= multiply(self.0, value, factor);
+                    *sum ^= multiply(self.0, *value, factor);
                 }
             }
         }
@@ -439,7 +484,6 @@ struct Lanes;
 
 impl Form for Lanes {
     type Octets = [u64; 4];
-    type Factor = u8;
     const LEN: usize = 32;
     const WIDE: bool = false;
 
@@ -465,20 +509,16 @@ impl Form for Lanes {
     }
 
     #[inline(always)]
-    fn factor(self, [low, _]: &Products) -> u8 {
-        low[1]
-    }
-
-    #[inline(always)]
     fn multiply_add<const M: usize, const U: usize>(
         self,
         sums: &mut [[[u64; 4]; U]; M],
-        factors: [u8; M],
-        mut values: [[u64; 4]; U],
+        products: &[Products; M],
+        values: &[[u64; 4]; U],
     ) {
+        let mut values = *values;
         for bit in 0..8 {
-            for (sums, factor) in sums.iter_mut().zip(factors) {
-                let mask = 0u64.wrapping_sub(u64::from(factor >> bit) & 1);
+            for (sums, [low, _]) in sums.iter_mut().zip(products) {
+                let mask = 0u64.wrapping_sub(u64::from(low[1] >> bit) & 1);
                 for (sum, value) in sums
                     .as_flattened_mut()
                     .iter_mut()
