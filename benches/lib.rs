@@ -1,0 +1,1 @@
+//! Nothing but a place for `cargo bench -p vmdt-benches`: see `pipeline.rs`.
