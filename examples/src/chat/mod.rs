@@ -50,9 +50,7 @@ pub(crate) async fn host() -> Result<Option<Server>> {
     match Server::bind(default_server()).await {
         Ok(server) => Ok(Some(server)),
         // another chat was faster
-        Err(NodeError::Bind { cause, .. }) if cause.kind() == io::ErrorKind::AddrInUse => {
-            Ok(None)
-        }
+        Err(NodeError::Bind { cause, .. }) if cause.kind() == io::ErrorKind::AddrInUse => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
