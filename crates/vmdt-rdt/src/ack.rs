@@ -32,7 +32,13 @@ pub(crate) struct AckState {
     counted: Option<(Instant, u32)>,
     deadline: Option<Instant>,
     at_once: bool,
+    /// Number of the peer's first packet, once its session id is known.
+    first: Option<u64>,
 }
+
+/// How far a packet number may be ahead of the largest that has arrived: more were never lost in
+/// a row on a path that still works.
+const MAX_JUMP: u64 = 1 << 20;
 
 impl AckState {
     pub(crate) fn new() -> Self {
@@ -46,15 +52,30 @@ impl AckState {
             counted: None,
             deadline: None,
             at_once: false,
+            first: None,
         }
+    }
+
+    /// The peer's packets begin with this number.
+    pub(crate) fn begin(&mut self, first: u64) {
+        self.first = Some(first);
+    }
+
+    /// Whether a packet of this session can have this number.
+    pub(crate) fn is_plausible(&self, number: u64) -> bool {
+        self.first.is_none_or(|first| {
+            let largest = self.received.largest().unwrap_or(first);
+            (first..=largest.saturating_add(MAX_JUMP)).contains(&number)
+        })
     }
 
     /// The 64-bit number of a packet with this truncated number.
     pub(crate) fn expand(&self, truncated: u32) -> u64 {
-        match self.received.largest() {
-            Some(largest) => expand(truncated, largest + 1),
+        match (self.received.largest(), self.first) {
+            (Some(largest), _) => expand(truncated, largest + 1),
+            (None, Some(first)) => expand(truncated, first),
             // The first number is any; one span of room keeps reordered earlier ones positive.
-            None => (1 << 32) + u64::from(truncated),
+            (None, None) => (1 << 32) + u64::from(truncated),
         }
     }
 

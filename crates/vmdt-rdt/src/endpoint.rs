@@ -452,12 +452,13 @@ impl Endpoint {
         if next == session.timer {
             return;
         }
-        if let Some(at) = session.timer {
-            self.timers.remove(&(at, slot));
-        }
-        session.timer = next;
+        // In this order, so that a set of one entry keeps its memory.
+        let before = std::mem::replace(&mut session.timer, next);
         if let Some(at) = next {
             self.timers.insert((at, slot));
+        }
+        if let Some(at) = before {
+            self.timers.remove(&(at, slot));
         }
     }
 

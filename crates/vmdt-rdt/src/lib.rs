@@ -37,8 +37,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Loss detection follows RFC 9002; the default congestion controller is NewReno as described
-//! there, [`congestion`] has CUBIC (RFC 9438) beside it and takes others.
+//! Loss detection follows RFC 9002. The default congestion controller is a model of the path in
+//! the manner of BBRv3 that tells random loss from congestion; [`congestion`] has it beside
+//! NewReno and CUBIC (RFC 9438), and takes others.
 
 mod ack;
 mod config;

@@ -13,7 +13,7 @@ const PRECISION: u16 = 16;
 /// How long a result stands before larger sizes are tried again (PMTU_RAISE_TIMER).
 const RAISE_AFTER: Duration = Duration::from_secs(600);
 /// Packets above the base size lost, and none acknowledged, before a black hole is suspected.
-const BLACK_HOLE_LOSSES: u32 = 6;
+const BLACK_HOLE_LOSSES: u32 = 12;
 
 /// The search for one path.
 #[derive(Clone, Debug)]

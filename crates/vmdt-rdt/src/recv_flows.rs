@@ -82,7 +82,8 @@ struct HoleEntry {
 #[derive(Debug)]
 pub(crate) struct RecvFlows {
     limits: RecvLimits,
-    flows: BTreeMap<FlowId, RecvFlow>,
+    /// Boxed: a map's node has room for eleven values.
+    flows: BTreeMap<FlowId, Box<RecvFlow>>,
     ended: Tombstones<Stone>,
     /// Octets held by all flows but the control flow.
     held: usize,
@@ -127,7 +128,11 @@ impl RecvFlows {
 
     /// Octets held, control flow included.
     pub(crate) fn held(&self) -> usize {
-        self.held + self.flows.get(&FlowId::CONTROL).map_or(0, RecvFlow::held)
+        self.held
+            + self
+                .flows
+                .get(&FlowId::CONTROL)
+                .map_or(0, |flow| flow.held())
     }
 
     /// Finds or opens the flow of a DATA packet; `Err` when there is nothing to do with it but
@@ -157,7 +162,7 @@ impl RecvFlows {
         let flow = self
             .flows
             .entry(id)
-            .or_insert_with(|| RecvFlow::new(id, window, valid_after));
+            .or_insert_with(|| Box::new(RecvFlow::new(id, window, valid_after)));
         if packet <= flow.valid_after {
             return Err(Received::DUPLICATE);
         }

@@ -110,6 +110,13 @@ impl SentPackets {
         }
     }
 
+    /// Numbers begin here, unless some have been given out.
+    pub(crate) fn begin(&mut self, start: u64) {
+        if self.records.is_empty() && self.base == self.start {
+            (self.base, self.start) = (start, start);
+        }
+    }
+
     /// The number the next packet gets.
     pub(crate) fn next_number(&self) -> u64 {
         self.base + self.records.len() as u64

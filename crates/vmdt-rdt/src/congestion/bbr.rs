@@ -13,20 +13,25 @@
 //! flight; random loss is there without any queue. So:
 //!
 //! - The *background loss* of the path is measured in rounds without a queue of ours: in startup
-//!   and at the end of each draining phase, while the round's smallest round-trip time is within
-//!   an eighth of the path's. It counts for at most a quarter.
-//! - A round is *congested* when it lost more than the background loss and 2% and twice the
-//!   standard error of both measurements, and its smallest round-trip time shows a queue; or,
-//!   whatever the round-trip time, a quarter more than the background (a policer, a very short
-//!   queue). For 85 datagrams a round at 6% that is 14%, three standard deviations off; without
-//!   background loss, 2% in a large round.
+//!   while the rate still grows, at the end of each draining phase and while probing the
+//!   round-trip time, provided that the round's smallest round-trip time is within an eighth of
+//!   the path's. It counts for at most a quarter, and fades when it can't be measured again.
+//! - A round is *congested* when its largest round-trip time shows a queue and it lost more than
+//!   the background loss and 2%, and so did the last few such rounds together by twice the
+//!   standard error of both measurements; or, whatever the round-trip time, when that is a quarter
+//!   more than the background (a policer, a very short queue). For a single round of 85 datagrams
+//!   at 6% that is some 14%, three standard deviations off, and four rounds together 11%; without
+//!   background loss it is little more than 2%.
 //! - A congested round bounds what may be in flight to seven tenths (BETA), ends a probe or the
 //!   startup, and lowers the rate until the next probe, as in the draft.
+//! - A rate sample counts what the background loss took with what was delivered: otherwise the
+//!   path would be filled by its rate less the loss.
 //!
 //! Without loss, the bound is the model itself: two products of rate and round-trip time.
 
 use std::time::{Duration, Instant};
 
+use super::tally::Tally;
 use super::{Acked, Controller, ControllerFactory, Lost, RateSample};
 
 const INITIAL_DATAGRAMS: u64 = 10;
@@ -84,6 +89,7 @@ impl ControllerFactory for BbrConfig {
 /// ```text
 /// Startup -> Drain -> Down -> Cruise -> Refill -> Up -> Down ...
 ///     any but Startup -> ProbeRtt -> Cruise
+///     any -> Startup after persistent congestion
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -101,30 +107,6 @@ enum Phase {
     Up,
     /// Empties the path to see its smallest round-trip time.
     ProbeRtt,
-}
-
-/// Losses against what was sent, in octets.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    lost: f64,
-    total: f64,
-}
-
-impl Tally {
-    /// The share lost, of no less than `floor` octets: a share of little is not known.
-    fn ratio(self, floor: f64) -> f64 {
-        self.lost / self.total.max(floor).max(1.0)
-    }
-
-    fn add(&mut self, other: Self) {
-        self.lost += other.lost;
-        self.total += other.total;
-    }
-
-    fn scale(&mut self, factor: f64) {
-        self.lost *= factor;
-        self.total *= factor;
-    }
 }
 
 /// What is observed within one round trip.
@@ -662,8 +644,16 @@ impl Controller for Bbr {
         self.round.lost += lost.octets;
     }
 
-    fn on_persistent_congestion(&mut self, _now: Instant) {
+    fn on_persistent_congestion(&mut self, now: Instant) {
+        // The path may be another one now: find its rate as at the start, with the smallest
+        // window.
         self.cwnd = self.minimum();
+        self.full_bw = 0;
+        self.full_bw_rounds = 0;
+        self.full_bw_reached = false;
+        self.inflight_hi = u64::MAX;
+        self.reset_lower_bounds();
+        self.enter(now, Phase::Startup);
     }
 
     fn on_spurious_loss(&mut self, _now: Instant) {
@@ -694,7 +684,12 @@ impl Controller for Bbr {
             Phase::Cruise | Phase::Refill | Phase::ProbeRtt => 1.0,
             Phase::Up => UP_PACING,
         };
-        Some(scale(bw, gain).max(1))
+        // The smallest window may leave within a round trip whatever the model says: else a
+        // model of an outage, when a packet passed now and then, would outlive it.
+        let floor = self.min_rtt.map_or(1.0, |rtt| {
+            1.0 / rtt.max(Duration::from_millis(1)).as_secs_f64()
+        });
+        Some(scale(bw, gain).max(scale(self.minimum(), floor)))
     }
 }
 

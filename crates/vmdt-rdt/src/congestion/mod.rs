@@ -6,6 +6,7 @@
 mod bbr;
 mod cubic;
 mod newreno;
+mod tally;
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};

@@ -29,6 +29,7 @@ use crate::error::WriteError;
 use crate::event::{CloseReason, Event};
 use crate::limiter::{RateLimit, TokenBucket};
 use crate::pacing::Pacer;
+use crate::packet_number::first_number;
 use crate::path_mtu::PathMtu;
 use crate::recv_flows::{RecvFlows, RecvLimits};
 use crate::rtt::RttEstimator;
@@ -269,6 +270,9 @@ impl Session {
     /// Takes over what the peer's SYN says.
     fn adopt(&mut self, now: Instant, syn: &Syn) {
         self.remote_id = syn.session.get();
+        let (ours, theirs) = (self.local_id.get(), self.remote_id);
+        self.sent.begin(first_number(ours, theirs));
+        self.ack.begin(first_number(theirs, ours));
         let (base, ceiling) = self
             .config
             .mtu_discovery

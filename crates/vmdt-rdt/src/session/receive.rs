@@ -32,6 +32,11 @@ impl Session {
     ) {
         let header = &packet.header;
         let number = self.ack.expand(header.packet_number);
+        if !self.ack.is_plausible(number) {
+            // of an earlier session, most likely
+            self.stats.malformed += 1;
+            return;
+        }
         let eliciting = matches!(
             header.kind,
             PacketType::Data | PacketType::Fin | PacketType::Heartbeat

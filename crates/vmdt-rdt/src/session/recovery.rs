@@ -64,7 +64,6 @@ impl Session {
         self.on_named_flow(header, number);
         if !self.send.is_window_blocked() {
             self.persist_at = None;
-            self.persist_count = 0;
         }
         self.update_pacing(now);
     }

@@ -147,7 +147,8 @@ impl Session {
     fn keep_alive_at(&self) -> Option<Instant> {
         let wanted =
             self.config.keep_alive_always || self.send.any_data_flow() || self.recv.any_data_flow();
-        if !wanted || self.sent.any_eliciting() {
+        // A heartbeat that pacing or a limit holds back is not asked for again.
+        if !wanted || self.sent.any_eliciting() || self.heartbeat.is_some() {
             return None;
         }
         let quiet_since = self

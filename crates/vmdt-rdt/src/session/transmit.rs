@@ -410,6 +410,8 @@ impl Session {
     ) -> bool {
         let number = self.write_data(now, buf, segment, flow, &outgoing, Flags::NONE);
         self.stats.data_octets_sent += outgoing.data.len() as u64;
+        // a window has room: only now do probes begin anew, an ACK by itself proves nothing
+        self.persist_count = 0;
         self.send.on_sent(now, segment, outgoing, number);
         true
     }

@@ -350,6 +350,8 @@ impl Host {
                 );
                 self.received.entry((*peer, *flow)).or_default();
             }
+            // The id may soon name a new flow, which the rest is no part of.
+            Event::FlowStopped { peer, flow, .. } => self.forget(*peer, *flow),
             Event::FlowDelivered { peer, flow } => {
                 assert!(
                     self.delivered.insert((*peer, *flow)),
@@ -359,6 +361,12 @@ impl Host {
             _ => {}
         }
         self.events.push((elapsed, event));
+    }
+
+    /// Drops what is prepared for a flow that was given up.
+    pub fn forget(&mut self, peer: NodeId, flow: FlowId) {
+        self.outgoing
+            .retain(|out| (out.peer, out.flow) != (peer, flow));
     }
 
     pub fn read_all(&mut self, now: Instant, peer: NodeId, flow: FlowId) {

@@ -121,6 +121,7 @@ pub fn run(seed: u64) -> Outcome {
         if rng.chance(0.1) {
             let (now, peer) = (world.now(), world.hosts[1 - from].id);
             world.hosts[from].endpoint.reset(now, peer, flow(n), 1);
+            world.hosts[from].forget(peer, flow(n));
             world.drive(from);
             given_up.push((from, flow(n)));
         } else if rng.chance(0.05) {
