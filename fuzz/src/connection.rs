@@ -352,13 +352,11 @@ impl Pair {
         }
     }
 
-    /// One side's session is over, with all that it has sent: a datagram does not outlive the
-    /// session that it was sent in. A new session may have the same id at the receiving end, and
-    /// nothing in a datagram would tell the two apart.
+    /// One side's session is over. What it has sent may still be on its way, and must not be
+    /// taken for a part of the next session.
     fn end_session(&mut self, side: usize) {
         self.sides[side].flows.clear();
         self.sides[side].abandoned = false;
-        self.air.retain(|datagram| datagram.to == side);
     }
 
     /// The record of a flow that an event is about, and whether it must make sense. A flow that
