@@ -11,8 +11,9 @@
 //! - [`TraceHash`]: shows that two runs saw the same events.
 //! - [`run_seeds`]: runs a world for each seed and names the one that failed.
 //!
-//! Nothing here sleeps, opens a socket or starts a thread. The crate depends
-//! on no other VMDT crate, so that all of them can test with it.
+//! Nothing here sleeps, opens a socket or starts a thread. The library
+//! depends on no other VMDT crate, so that all of them can test with it; only
+//! the command `soak`, behind the feature of that name, uses the transport.
 //!
 //! ```
 //! use std::time::Duration;
