@@ -419,7 +419,7 @@ async fn a_cancelled_transfer_leaves_no_file() {
 
 #[tokio::test]
 async fn a_receiver_that_closes_at_once_has_confirmed_what_it_took() {
-    let (_server, nodes, _) = cluster(2, 3, |i, b| b.inject_loss(0.3, 90 + i as u64)).await;
+    let (_server, nodes, _) = cluster(2, 3, |i, b| b.inject_loss(0.2, 90 + i as u64)).await;
     for round in 0..5 {
         let mut sending = nodes[0].send(nodes[1].id(), octets(2_000)).await.unwrap();
         let (_, receipt) = tokio::join!(message(&nodes[1]), sending.delivered());
