@@ -107,6 +107,8 @@ fn messages() -> [(&'static str, Message); 4] {
             active: 3,
             content: ContentType::File,
             filename: "report 2024/25.pdf".replace('/', "-"),
+            version: 0,
+            details: Vec::new(),
             shares,
         })
     };

@@ -38,6 +38,24 @@ pub enum IdError {
     },
 }
 
+impl IdError {
+    /// The same error in a text that begins `by` octets earlier.
+    pub(crate) fn moved(self, by: usize) -> Self {
+        match self {
+            Self::BadOctet {
+                offset,
+                octet,
+                allowed,
+            } => Self::BadOctet {
+                offset: offset + by,
+                octet,
+                allowed,
+            },
+            other => other,
+        }
+    }
+}
+
 /// Why four octets or a number are not a share index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]

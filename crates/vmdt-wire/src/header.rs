@@ -138,6 +138,9 @@ impl Flags {
     pub const RETRANSMIT: Self = Self(2);
     /// The checksum field holds the datagram's checksum.
     pub const CHECKSUM: Self = Self(4);
+    /// The phase of the keys that a sealed datagram is protected with: it changes with each key
+    /// update. Profile 1.1.
+    pub const KEY_PHASE: Self = Self(0x80);
 
     /// Flags from their octet.
     #[must_use]
@@ -198,6 +201,7 @@ impl fmt::Debug for Flags {
         let names = [
             (Self::FINAL, "FINAL"),
             (Self::RETRANSMIT, "RETRANSMIT"),
+            (Self::KEY_PHASE, "KEY_PHASE"),
             (Self::CHECKSUM, "CHECKSUM"),
         ];
         let mut rest = *self;

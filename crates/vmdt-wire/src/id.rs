@@ -129,13 +129,21 @@ impl<const N: usize> Padded<N> {
     }
 }
 
+fn plain_text<const N: usize>(text: &str) -> Result<Padded<N>, IdError> {
+    Padded::from_text(text, &PLAIN)
+}
+
+fn name_text<const N: usize>(text: &str) -> Result<Padded<N>, IdError> {
+    Padded::from_text(text, &NAME)
+}
+
 macro_rules! text_traits {
-    ($type:ident, $alphabet:ident) => {
+    ($type:ident, $parse:ident) => {
         impl FromStr for $type {
             type Err = IdError;
 
             fn from_str(text: &str) -> Result<Self, IdError> {
-                Padded::from_text(text, &$alphabet).map(Self)
+                $parse(text).map(Self)
             }
         }
 
@@ -169,9 +177,11 @@ macro_rules! text_traits {
 
 /// The identifier of a node: at most 16 octets of ASCII.
 ///
-/// Text is held to `[A-Za-z0-9_-]{1,16}`. A header field may hold any printable ASCII without
-/// the separators of control lines, because deployed 1.0 software does not check, and may be
-/// empty, because its ACKs are.
+/// Text is held to `[A-Za-z0-9_-]{1,16}`, or to the form of profile 1.1: `@` and 15 characters of
+/// base64url, 90 bits of a hash of the node's key. No id of profile 1.0 begins with `@`, so whoever
+/// sees one knows that its node always speaks sealed. A header field may hold any printable ASCII
+/// without the separators of control lines, because deployed 1.0 software does not check, and may
+/// be empty, because its ACKs are.
 ///
 /// ```
 /// use vmdt_wire::NodeId;
@@ -184,7 +194,27 @@ macro_rules! text_traits {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(Padded<ID_LEN>);
 
-text_traits!(NodeId, PLAIN);
+text_traits!(NodeId, node_text);
+
+/// What marks the id of a node that always speaks sealed.
+const SEALED_MARK: u8 = b'@';
+/// Octets of hash that a sealed id is made from; the last 6 of their 96 bits are not used.
+const SEALED_HASH: usize = 12;
+
+fn node_text(text: &str) -> Result<Padded<ID_LEN>, IdError> {
+    match text.strip_prefix(char::from(SEALED_MARK)) {
+        Some(rest) if rest.len() == ID_LEN - 1 => {
+            let Padded(mut field) = plain_text::<ID_LEN>(rest).map_err(|error| error.moved(1))?;
+            // The last octet is free: the text is one shorter than the field.
+            field.rotate_right(1);
+            if let Some(first) = field.first_mut() {
+                *first = SEALED_MARK;
+            }
+            Ok(Padded(field))
+        }
+        _ => plain_text(text),
+    }
+}
 
 impl NodeId {
     /// Sixteen NUL octets. A header may carry it, a control line may not.
@@ -216,10 +246,38 @@ impl NodeId {
         *self == Self::EMPTY
     }
 
-    /// Whether the text is in `[A-Za-z0-9_-]{1,16}`, so that a control line can carry it.
+    /// The id of profile 1.1 that stands for a hash: `@` and the first 90 bits of it in base64url.
+    ///
+    /// ```
+    /// let id = vmdt_wire::NodeId::sealed([0; 12]);
+    /// assert_eq!(id.as_str(), "@AAAAAAAAAAAAAAA");
+    /// assert!(id.is_sealed());
+    /// ```
+    #[must_use]
+    pub fn sealed(hash: [u8; SEALED_HASH]) -> Self {
+        let mut text = [0; ID_LEN];
+        data_encoding::BASE64URL_NOPAD.encode_mut(&hash, &mut text);
+        // 16 characters, the last of which makes room for the mark.
+        text.rotate_right(1);
+        if let Some(first) = text.first_mut() {
+            *first = SEALED_MARK;
+        }
+        Self(Padded(text))
+    }
+
+    /// Whether the id has the form of profile 1.1, so that its node is never spoken to in the open
+    /// profile.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        matches!(self.0.octets(), [SEALED_MARK, rest @ ..]
+            if rest.len() == ID_LEN - 1 && rest.iter().all(|&octet| PLAIN.holds(octet)))
+    }
+
+    /// Whether the text is one that [`FromStr`] takes, so that a control line can carry it.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        !self.is_empty() && self.0.octets().iter().all(|&octet| PLAIN.holds(octet))
+        let plain = !self.is_empty() && self.0.octets().iter().all(|&octet| PLAIN.holds(octet));
+        plain || self.is_sealed()
     }
 }
 
@@ -231,7 +289,7 @@ impl NodeId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(Padded<ID_LEN>);
 
-text_traits!(MessageId, PLAIN);
+text_traits!(MessageId, plain_text);
 
 impl MessageId {
     /// Sixteen NUL octets: the message id of the control flow.
@@ -294,7 +352,7 @@ impl MessageId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageName(Padded<NAME_LEN>);
 
-text_traits!(MessageName, NAME);
+text_traits!(MessageName, name_text);
 
 impl MessageName {
     /// The text.
@@ -332,7 +390,7 @@ impl From<MessageId> for MessageName {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(Padded<NAME_LEN>);
 
-text_traits!(ClusterId, PLAIN);
+text_traits!(ClusterId, plain_text);
 
 impl ClusterId {
     /// The text.

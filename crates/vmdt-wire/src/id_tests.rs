@@ -215,6 +215,51 @@ fn control_flow_is_the_zero_message_and_index() {
     assert_eq!(flow.to_string(), "m/3");
 }
 
+#[test]
+fn an_id_of_profile_1_1_is_a_mark_and_15_characters() {
+    let id: NodeId = "@AZaz09_-AZaz09_".parse().unwrap();
+    assert!(id.is_sealed() && id.is_plain());
+    assert_eq!(NodeId::from_field(id.field()), Ok(id));
+    assert_eq!(id.field(), *b"@AZaz09_-AZaz09_");
+    let made = NodeId::sealed([0xff, 0xef, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x3f]);
+    assert_eq!(made.as_str(), "@_-__AAAAAAAAAAA");
+    // The last six bits have no character.
+    assert_eq!(
+        made,
+        NodeId::sealed([0xff, 0xef, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    );
+    assert!(!"plain".parse::<NodeId>().unwrap().is_sealed());
+}
+
+#[test]
+fn the_mark_of_profile_1_1_stands_first_and_only_there() {
+    for text in [
+        "@",
+        "@short",
+        "a@cdefghijklmnop",
+        "@@cdefghijklmnop",
+        "@bcdefg.ijklmnop",
+        "@bcdefghijklmnopq",
+    ] {
+        assert!(text.parse::<NodeId>().is_err(), "{text}");
+    }
+    assert_eq!(
+        "@bcdefg.ijklmnop".parse::<NodeId>(),
+        Err(IdError::BadOctet {
+            offset: 7,
+            octet: b'.',
+            allowed: "A-Z a-z 0-9 _ -"
+        })
+    );
+    // A field of deployed software may hold it anywhere; then it is no mark.
+    assert!(
+        !NodeId::from_field(*b"@host.example\0\0\0")
+            .unwrap()
+            .is_sealed()
+    );
+    assert!("@AZaz09_-AZaz09_".parse::<MessageId>().is_err());
+}
+
 proptest! {
     #[test]
     fn node_id_survives_text_and_field(text in "[A-Za-z0-9_-]{1,16}") {

@@ -92,10 +92,20 @@ fn add() -> impl Strategy<Value = Message> {
         any::<(u16, u16)>(),
         content,
         text(),
+        any::<u32>(),
+        vec(any::<u8>(), 0..80),
         vec(share(), 0..20),
     )
         .prop_map(
-            |((message, sender, receiver), (total, active), content, filename, shares)| {
+            |(
+                (message, sender, receiver),
+                (total, active),
+                content,
+                filename,
+                version,
+                details,
+                shares,
+            )| {
                 Message::SharePoolAdd(SharePoolAdd {
                     message,
                     sender,
@@ -104,6 +114,8 @@ fn add() -> impl Strategy<Value = Message> {
                     active,
                     content,
                     filename,
+                    version,
+                    details,
                     shares,
                 })
             },
@@ -123,7 +135,8 @@ fn request() -> impl Strategy<Value = Message> {
         (node(), cluster()).prop_map(|(client, cluster)| Message::JoinCluster { client, cluster }),
         (node(), option::of(cluster()))
             .prop_map(|(client, cluster)| Message::LeaveCluster { client, cluster }),
-        node().prop_map(|client| Message::ListClusters { client }),
+        (node(), option::of(cluster()))
+            .prop_map(|(client, after)| Message::ListClusters { client, after }),
         (node(), option::of(cluster()))
             .prop_map(|(client, cluster)| Message::GetClusterMembers { client, cluster }),
         (node(), any::<u16>(), caps()).prop_map(|(client, port, caps)| Message::RegisterP2pPort {
@@ -146,6 +159,68 @@ fn request() -> impl Strategy<Value = Message> {
                 data
             }
         ),
+    ]
+}
+
+fn binary() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..80)
+}
+
+fn sealed() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        (node(), binary()).prop_map(|(client, profile)| Message::PutProfile { client, profile }),
+        (node(), node()).prop_map(|(client, target)| Message::GetProfile { client, target }),
+        (node(), binary()).prop_map(|(id, profile)| Message::Profile { id, profile }),
+        (node(), binary(), binary()).prop_map(|(client, descriptor, membership)| {
+            Message::CreateSealed {
+                client,
+                descriptor,
+                membership,
+            }
+        }),
+        (node(), cluster())
+            .prop_map(|(client, cluster)| Message::GetDescriptor { client, cluster }),
+        (cluster(), binary()).prop_map(|(cluster, descriptor)| Message::Descriptor {
+            cluster,
+            descriptor
+        }),
+        (node(), cluster(), binary()).prop_map(|(client, cluster, membership)| {
+            Message::JoinSealed {
+                client,
+                cluster,
+                membership,
+            }
+        }),
+        (node(), cluster(), node()).prop_map(|(client, cluster, target)| {
+            Message::GetMembership {
+                client,
+                cluster,
+                target,
+            }
+        }),
+        (cluster(), node(), binary()).prop_map(|(cluster, id, membership)| Message::Membership {
+            cluster,
+            id,
+            membership
+        }),
+        (node(), cluster(), binary()).prop_map(|(client, cluster, list)| Message::Revoke {
+            client,
+            cluster,
+            list
+        }),
+        (cluster(), binary()).prop_map(|(cluster, list)| Message::Revoked { cluster, list }),
+        node().prop_map(|client| Message::CodeOpen { client }),
+        (1_u16..=9_999).prop_map(|number| Message::Code { number }),
+        (node(), 1_u16..=9_999).prop_map(|(client, number)| Message::CodeJoin { client, number }),
+        (option::of(node()), 1_u16..=9_999, binary()).prop_map(|(client, number, data)| {
+            Message::CodePass {
+                client,
+                number,
+                data,
+            }
+        }),
+        (option::of(node()), 1_u16..=9_999)
+            .prop_map(|(client, number)| Message::CodeClose { client, number }),
     ]
 }
 
@@ -205,7 +280,7 @@ fn reply() -> impl Strategy<Value = Message> {
 }
 
 fn line() -> impl Strategy<Value = Line> {
-    let message = prop_oneof![request(), pool(), reply()];
+    let message = prop_oneof![request(), pool(), sealed(), reply()];
     let framing = prop_oneof![Just(Framing::Bar), Just(Framing::Slash)];
     (framing, any::<Option<u32>>(), message).prop_map(|(framing, tag, message)| Line {
         framing,
@@ -293,7 +368,7 @@ proptest! {
     #[test]
     fn text_behind_any_type_never_panics(
         slash: bool,
-        message in prop_oneof![request(), pool(), reply()],
+        message in prop_oneof![request(), pool(), sealed(), reply()],
         rest in "[ ~|/%0-9a-c:=,\t\r-]{0,60}",
     ) {
         let start = if slash { "VMDT/TCP/1.0/" } else { "" };

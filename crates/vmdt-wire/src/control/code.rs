@@ -87,6 +87,16 @@ codes! {
     Refused = "refused",
     /// The sender gave up.
     Aborted = "aborted",
+    /// The connection has not proven who the client is, and the request needs it.
+    Unauthenticated = "unauthenticated",
+    /// Something signed does not verify, or says something else than it has to.
+    BadSignature = "bad-signature",
+    /// Something newer is known already.
+    Stale = "stale",
+    /// The client was removed from the cluster.
+    Removed = "removed",
+    /// A code number that nobody has open, or that is used up.
+    UnknownNumber = "unknown-number",
     /// A fault of the one who answers.
     Internal = "internal",
     /// No code was given, or one that is not known here.

@@ -11,8 +11,8 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use super::params::as_tag;
 use super::parse::MAX_INLINE_INDEX;
 use super::{
-    Caps, ClusterEntry, ClusterInfo, EmitError, Framing, Line, MAX_PARAMETERS, MAX_SHARES, Message,
-    ShareEntry, SharePoolAdd,
+    Caps, ClusterEntry, ClusterInfo, EmitError, Framing, Line, MAX_BINARY, MAX_CODE_NUMBER,
+    MAX_DETAILS, MAX_PARAMETERS, MAX_SHARES, Message, ShareEntry, SharePoolAdd,
 };
 use crate::id::{ClusterId, MessageName, NodeId};
 
@@ -187,7 +187,12 @@ impl Writer {
                     self.cluster(cluster);
                 }
             }
-            Message::ListClusters { client } => self.node("client", client)?,
+            Message::ListClusters { client, after } => {
+                self.node("client", client)?;
+                if let Some(after) = after {
+                    self.plain("after", after);
+                }
+            }
             Message::RegisterP2pPort { client, port, caps } => {
                 self.node("client", client)?;
                 self.plain("port", port);
@@ -299,7 +304,139 @@ impl Writer {
                 }
                 self.caps(*caps);
             }
+            sealed => self.sealed(sealed)?,
         }
+        Ok(())
+    }
+
+    /// What profile 1.1 adds.
+    fn sealed(&mut self, message: &Message) -> Result<(), EmitError> {
+        match message {
+            Message::PutProfile { client, profile } => {
+                self.node("client", client)?;
+                self.binary("profile", profile)?;
+            }
+            Message::GetProfile { client, target } => {
+                self.node("client", client)?;
+                self.node("target", target)?;
+            }
+            Message::Profile { id, profile } => {
+                self.node("id", id)?;
+                self.binary("profile", profile)?;
+            }
+            Message::CreateSealed {
+                client,
+                descriptor,
+                membership,
+            } => {
+                self.node("client", client)?;
+                self.binary("descriptor", descriptor)?;
+                self.binary("membership", membership)?;
+            }
+            Message::GetDescriptor { client, cluster } => {
+                self.node("client", client)?;
+                self.cluster(cluster);
+            }
+            Message::Descriptor {
+                cluster,
+                descriptor,
+            } => {
+                self.cluster(cluster);
+                self.binary("descriptor", descriptor)?;
+            }
+            Message::JoinSealed {
+                client,
+                cluster,
+                membership,
+            } => {
+                self.node("client", client)?;
+                self.cluster(cluster);
+                self.binary("membership", membership)?;
+            }
+            Message::GetMembership {
+                client,
+                cluster,
+                target,
+            } => {
+                self.node("client", client)?;
+                self.cluster(cluster);
+                self.node("target", target)?;
+            }
+            Message::Membership {
+                cluster,
+                id,
+                membership,
+            } => {
+                self.cluster(cluster);
+                self.node("id", id)?;
+                self.binary("membership", membership)?;
+            }
+            Message::Revoke {
+                client,
+                cluster,
+                list,
+            } => {
+                self.node("client", client)?;
+                self.cluster(cluster);
+                self.binary("list", list)?;
+            }
+            Message::Revoked { cluster, list } => {
+                self.cluster(cluster);
+                self.binary("list", list)?;
+            }
+            Message::CodeOpen { client } => self.node("client", client)?,
+            Message::Code { number } => self.code_number(*number)?,
+            Message::CodeJoin { client, number } => {
+                self.node("client", client)?;
+                self.code_number(*number)?;
+            }
+            Message::CodePass {
+                client,
+                number,
+                data,
+            } => {
+                if let Some(client) = client {
+                    self.node("client", client)?;
+                }
+                self.code_number(*number)?;
+                self.binary("data", data)?;
+            }
+            Message::CodeClose { client, number } => {
+                if let Some(client) = client {
+                    self.node("client", client)?;
+                }
+                self.code_number(*number)?;
+            }
+            // `message` writes all others.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn binary(&mut self, field: &'static str, octets: &[u8]) -> Result<(), EmitError> {
+        let found = octets.len();
+        if found > MAX_BINARY {
+            return Err(EmitError::TooMany {
+                field,
+                found,
+                allowed: MAX_BINARY,
+            });
+        }
+        self.begin(field);
+        BASE64URL_NOPAD.encode_append(octets, &mut self.out);
+        Ok(())
+    }
+
+    fn code_number(&mut self, number: u16) -> Result<(), EmitError> {
+        if !(1..=MAX_CODE_NUMBER).contains(&number) {
+            return Err(EmitError::OutOfRange {
+                field: "number",
+                found: u32::from(number),
+                min: 1,
+                max: u32::from(MAX_CODE_NUMBER),
+            });
+        }
+        self.plain("number", number);
         Ok(())
     }
 
@@ -359,6 +496,20 @@ impl Writer {
         self.plain("active", add.active);
         self.plain("content", add.content.as_str());
         self.text("filename", &add.filename)?;
+        if add.version != 0 {
+            self.plain("version", format_args!("v={}", add.version));
+        }
+        if !add.details.is_empty() {
+            if add.details.len() > MAX_DETAILS {
+                return Err(EmitError::TooMany {
+                    field: "details",
+                    found: add.details.len(),
+                    allowed: MAX_DETAILS,
+                });
+            }
+            self.plain("details", "d=");
+            BASE64URL_NOPAD.encode_append(&add.details, &mut self.out);
+        }
         for share in &add.shares {
             self.share_entry(share)?;
         }

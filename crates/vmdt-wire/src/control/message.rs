@@ -40,10 +40,12 @@ pub enum Message {
         /// Which cluster; the client's only one if left out, as profile 1.0 does.
         cluster: Option<ClusterId>,
     },
-    /// LIST_CLUSTERS: asks for all clusters.
+    /// LIST_CLUSTERS: asks for the clusters that are not private.
     ListClusters {
         /// Who asks.
         client: NodeId,
+        /// The last cluster of the page before; the first page if left out, as profile 1.0 does.
+        after: Option<ClusterId>,
     },
     /// GET_CLUSTER_MEMBERS: asks for the members of a cluster.
     GetClusterMembers {
@@ -190,7 +192,134 @@ pub enum Message {
         /// What it can do beyond profile 1.0.
         caps: Option<Caps>,
     },
+    /// PUT_PROFILE: publishes the client's profile. This and all that follow are of profile 1.1;
+    /// what is binary in them holds at most [`MAX_BINARY`] octets, which `vmdt-seal` reads.
+    PutProfile {
+        /// Who publishes.
+        client: NodeId,
+        /// Its signed profile.
+        profile: Vec<u8>,
+    },
+    /// GET_PROFILE: asks for a client's profile.
+    GetProfile {
+        /// Who asks.
+        client: NodeId,
+        /// About whom.
+        target: NodeId,
+    },
+    /// PROFILE: a client's profile, as a reply or because it is new.
+    Profile {
+        /// Whose.
+        id: NodeId,
+        /// Its signed profile.
+        profile: Vec<u8>,
+    },
+    /// CREATE_SEALED: creates the cluster that a descriptor describes.
+    CreateSealed {
+        /// Who asks: the descriptor's creator.
+        client: NodeId,
+        /// The signed descriptor, whose hash is the cluster's id.
+        descriptor: Vec<u8>,
+        /// The creator's own membership.
+        membership: Vec<u8>,
+    },
+    /// GET_DESCRIPTOR: asks for a cluster's descriptor.
+    GetDescriptor {
+        /// Who asks.
+        client: NodeId,
+        /// Which cluster.
+        cluster: ClusterId,
+    },
+    /// DESCRIPTOR: a cluster's descriptor.
+    Descriptor {
+        /// Which cluster.
+        cluster: ClusterId,
+        /// Its signed descriptor.
+        descriptor: Vec<u8>,
+    },
+    /// JOIN_SEALED: joins a cluster that has a descriptor.
+    JoinSealed {
+        /// Who asks.
+        client: NodeId,
+        /// Which cluster.
+        cluster: ClusterId,
+        /// The client's signed membership.
+        membership: Vec<u8>,
+    },
+    /// GET_MEMBERSHIP: asks for a member's membership.
+    GetMembership {
+        /// Who asks.
+        client: NodeId,
+        /// In which cluster.
+        cluster: ClusterId,
+        /// About whom.
+        target: NodeId,
+    },
+    /// MEMBERSHIP: a member's membership, as a reply or because it is new.
+    Membership {
+        /// In which cluster.
+        cluster: ClusterId,
+        /// Whose.
+        id: NodeId,
+        /// The signed membership.
+        membership: Vec<u8>,
+    },
+    /// REVOKE: removes members and voids invites.
+    Revoke {
+        /// Who asks.
+        client: NodeId,
+        /// In which cluster.
+        cluster: ClusterId,
+        /// The list, signed by the cluster's creator.
+        list: Vec<u8>,
+    },
+    /// REVOKED: who was removed and what was voided.
+    Revoked {
+        /// In which cluster.
+        cluster: ClusterId,
+        /// The list, signed by the cluster's creator.
+        list: Vec<u8>,
+    },
+    /// CODE_OPEN: asks for a number at which another client can be met.
+    CodeOpen {
+        /// Who asks.
+        client: NodeId,
+    },
+    /// CODE: the number.
+    Code {
+        /// From 1 to [`MAX_CODE_NUMBER`].
+        number: u16,
+    },
+    /// CODE_JOIN: meets the client that has opened a number.
+    CodeJoin {
+        /// Who asks.
+        client: NodeId,
+        /// Which number.
+        number: u16,
+    },
+    /// CODE_PASS: data for the other one at a number, and its arrival there.
+    CodePass {
+        /// Who sends; left out where the data arrives.
+        client: Option<NodeId>,
+        /// At which number.
+        number: u16,
+        /// The data.
+        data: Vec<u8>,
+    },
+    /// CODE_CLOSE: gives a number back, or tells the other one that this has happened.
+    CodeClose {
+        /// Who closes; left out where the other one is told.
+        client: Option<NodeId>,
+        /// Which number.
+        number: u16,
+    },
 }
+
+/// The most octets of a binary parameter of profile 1.1, before it is written as base64url.
+pub const MAX_BINARY: usize = 4 * 1024;
+
+/// The largest number that CODE_OPEN gives out.
+pub const MAX_CODE_NUMBER: u16 = 9_999;
 
 impl Message {
     /// The word for the message's type on the wire.
@@ -221,6 +350,22 @@ impl Message {
             Self::ClusterMembers { .. } => "CLUSTER_MEMBERS",
             Self::ClientInfo { .. } => "CLIENT_INFO",
             Self::Member { .. } => "MEMBER",
+            Self::PutProfile { .. } => "PUT_PROFILE",
+            Self::GetProfile { .. } => "GET_PROFILE",
+            Self::Profile { .. } => "PROFILE",
+            Self::CreateSealed { .. } => "CREATE_SEALED",
+            Self::GetDescriptor { .. } => "GET_DESCRIPTOR",
+            Self::Descriptor { .. } => "DESCRIPTOR",
+            Self::JoinSealed { .. } => "JOIN_SEALED",
+            Self::GetMembership { .. } => "GET_MEMBERSHIP",
+            Self::Membership { .. } => "MEMBERSHIP",
+            Self::Revoke { .. } => "REVOKE",
+            Self::Revoked { .. } => "REVOKED",
+            Self::CodeOpen { .. } => "CODE_OPEN",
+            Self::Code { .. } => "CODE",
+            Self::CodeJoin { .. } => "CODE_JOIN",
+            Self::CodePass { .. } => "CODE_PASS",
+            Self::CodeClose { .. } => "CODE_CLOSE",
         }
     }
 }
@@ -254,6 +399,16 @@ impl fmt::Debug for Message {
                 .field("octets", &data.len())
                 .finish(),
             Self::SharePoolAdd(add) => add.fmt(f),
+            Self::CodePass {
+                client,
+                number,
+                data,
+            } => f
+                .debug_struct("CODE_PASS")
+                .field("client", client)
+                .field("number", number)
+                .field("octets", &data.len())
+                .finish(),
             other => match Line::slash(other.clone()).emit() {
                 Ok(line) => {
                     let line = core::str::from_utf8(&line).unwrap_or_default();
@@ -283,9 +438,18 @@ pub struct SharePoolAdd {
     /// The file's name, empty for a text; the transfer's id for a stream. Text of the peer: not a
     /// path.
     pub filename: String,
+    /// Which placement of the shares this is: a later one has a higher number. Profile 1.1;
+    /// 0, and left out, in profile 1.0.
+    pub version: u32,
+    /// What the sender says about the message and signs, as `vmdt-node` knows to read it.
+    /// Profile 1.1; empty, and left out, in profile 1.0. At most [`MAX_DETAILS`] octets.
+    pub details: Vec<u8>,
     /// The shares, or where they are; at most 255.
     pub shares: Vec<ShareEntry>,
 }
+
+/// The most octets of [`SharePoolAdd::details`].
+pub const MAX_DETAILS: usize = 16 * 1024;
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -16,7 +16,7 @@
 //! | CREATE_CLUSTER | client, n, k \[, options\] |
 //! | JOIN_CLUSTER | client, cluster |
 //! | LEAVE_CLUSTER | client \[, cluster\] |
-//! | LIST_CLUSTERS | client |
+//! | LIST_CLUSTERS | client \[, after\] |
 //! | GET_CLUSTER_MEMBERS | client \[, cluster\] |
 //! | REGISTER_P2P_PORT | client, port \[, caps\] |
 //! | GET_CLIENT_INFO | client, target |
@@ -36,6 +36,28 @@
 //! | CLUSTER_MEMBERS | (client)* |
 //! | CLIENT_INFO | ip, port \[, caps\] |
 //! | MEMBER | cluster, id, state \[, address or `-` \[, caps\]\] |
+//!
+//! Profile 1.1 adds the following. Profiles, descriptors, memberships, lists and data are binary:
+//! base64url without padding, of at most [`MAX_BINARY`] octets.
+//!
+//! | type | parameters |
+//! |---|---|
+//! | PUT_PROFILE | client, profile |
+//! | GET_PROFILE | client, target |
+//! | PROFILE | id, profile |
+//! | CREATE_SEALED | client, descriptor, membership |
+//! | GET_DESCRIPTOR | client, cluster |
+//! | DESCRIPTOR | cluster, descriptor |
+//! | JOIN_SEALED | client, cluster, membership |
+//! | GET_MEMBERSHIP | client, cluster, target |
+//! | MEMBERSHIP | cluster, id, membership |
+//! | REVOKE | client, cluster, list |
+//! | REVOKED | cluster, list |
+//! | CODE_OPEN | client |
+//! | CODE | number |
+//! | CODE_JOIN | client, number |
+//! | CODE_PASS | \[client,\] number, data |
+//! | CODE_CLOSE | \[client,\] number |
 
 mod code;
 mod emit;
@@ -50,7 +72,8 @@ use alloc::vec::Vec;
 pub use self::code::{ErrorCode, UnknownCode};
 pub use self::error::{EmitError, Excerpt, LineError, LineErrorKind};
 pub use self::message::{
-    ClusterEntry, ContentType, MemberState, Message, ShareEntry, SharePoolAdd,
+    ClusterEntry, ContentType, MAX_BINARY, MAX_CODE_NUMBER, MAX_DETAILS, MemberState, Message,
+    ShareEntry, SharePoolAdd,
 };
 pub use self::value::{Caps, ClusterInfo, ClusterOptions};
 

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::str::FromStr;
 
+use data_encoding::BASE64URL_NOPAD;
 use nom::bytes::complete::{take_till, take_while_m_n};
 use nom::character::complete::{char, digit1};
 use nom::combinator::all_consuming;
@@ -70,6 +71,35 @@ impl Param<'_> {
                     max: u32::from(max),
                 })
             })
+    }
+
+    pub(super) fn wide_number(&self) -> Result<u32, LineError> {
+        let value = decimal(&self.text).map_err(|()| {
+            self.error(LineErrorKind::NotANumber {
+                found: self.excerpt(),
+            })
+        })?;
+        value.ok_or_else(|| {
+            self.error(LineErrorKind::OutOfRange {
+                found: self.excerpt(),
+                min: 0,
+                max: u32::MAX,
+            })
+        })
+    }
+
+    /// The octets that base64url without padding stands for, at most `max`.
+    pub(super) fn binary(&self, max: usize) -> Result<Vec<u8>, LineError> {
+        let (found, needed) = (self.text.len(), BASE64URL_NOPAD.encode_len(max));
+        if found > needed {
+            return Err(self.error(LineErrorKind::TooMany {
+                found,
+                allowed: needed,
+            }));
+        }
+        BASE64URL_NOPAD
+            .decode(self.text.as_bytes())
+            .map_err(|_| self.error(LineErrorKind::BadBase64))
     }
 
     pub(super) fn word<T: Copy>(

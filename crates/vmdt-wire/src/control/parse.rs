@@ -12,8 +12,8 @@ use nom::sequence::preceded;
 use super::params::{Param, Params};
 use super::{
     Caps, ClusterEntry, ClusterInfo, ClusterOptions, ContentType, ErrorCode, Excerpt, Framing,
-    Line, LineError, LineErrorKind, MAX_PARAMETERS, MAX_SHARES, MemberState, Message, SLASH_START,
-    ShareEntry, SharePoolAdd,
+    Line, LineError, LineErrorKind, MAX_BINARY, MAX_CODE_NUMBER, MAX_DETAILS, MAX_PARAMETERS,
+    MAX_SHARES, MemberState, Message, SLASH_START, ShareEntry, SharePoolAdd,
 };
 use crate::id::NodeId;
 
@@ -174,6 +174,10 @@ fn message(
         },
         "LIST_CLUSTERS" => Message::ListClusters {
             client: params.required("client")?.id()?,
+            after: params
+                .optional("after")?
+                .map(|param| param.id())
+                .transpose()?,
         },
         "GET_CLUSTER_MEMBERS" => Message::GetClusterMembers {
             client: params.required("client")?.id()?,
@@ -269,17 +273,111 @@ fn message(
             address: address(params)?,
             caps: caps(params)?,
         },
-        _ => {
-            let kind = LineErrorKind::UnknownType {
-                found: Excerpt::of(word),
-            };
-            return Err(LineError {
-                kind,
-                field: "message type",
-                offset,
-            });
-        }
+        _ => match sealed(word, params)? {
+            Some(message) => message,
+            None => {
+                let kind = LineErrorKind::UnknownType {
+                    found: Excerpt::of(word),
+                };
+                return Err(LineError {
+                    kind,
+                    field: "message type",
+                    offset,
+                });
+            }
+        },
     })
+}
+
+/// What profile 1.1 adds; `None` if the word is not one of its types.
+fn sealed(word: &str, params: &mut Params<'_>) -> Result<Option<Message>, LineError> {
+    Ok(Some(match word {
+        "PUT_PROFILE" => Message::PutProfile {
+            client: params.required("client")?.id()?,
+            profile: binary(params, "profile")?,
+        },
+        "GET_PROFILE" => Message::GetProfile {
+            client: params.required("client")?.id()?,
+            target: params.required("target")?.id()?,
+        },
+        "PROFILE" => Message::Profile {
+            id: params.required("id")?.id()?,
+            profile: binary(params, "profile")?,
+        },
+        "CREATE_SEALED" => Message::CreateSealed {
+            client: params.required("client")?.id()?,
+            descriptor: binary(params, "descriptor")?,
+            membership: binary(params, "membership")?,
+        },
+        "GET_DESCRIPTOR" => Message::GetDescriptor {
+            client: params.required("client")?.id()?,
+            cluster: params.required("cluster")?.id()?,
+        },
+        "DESCRIPTOR" => Message::Descriptor {
+            cluster: params.required("cluster")?.id()?,
+            descriptor: binary(params, "descriptor")?,
+        },
+        "JOIN_SEALED" => Message::JoinSealed {
+            client: params.required("client")?.id()?,
+            cluster: params.required("cluster")?.id()?,
+            membership: binary(params, "membership")?,
+        },
+        "GET_MEMBERSHIP" => Message::GetMembership {
+            client: params.required("client")?.id()?,
+            cluster: params.required("cluster")?.id()?,
+            target: params.required("target")?.id()?,
+        },
+        "MEMBERSHIP" => Message::Membership {
+            cluster: params.required("cluster")?.id()?,
+            id: params.required("id")?.id()?,
+            membership: binary(params, "membership")?,
+        },
+        "REVOKE" => Message::Revoke {
+            client: params.required("client")?.id()?,
+            cluster: params.required("cluster")?.id()?,
+            list: binary(params, "list")?,
+        },
+        "REVOKED" => Message::Revoked {
+            cluster: params.required("cluster")?.id()?,
+            list: binary(params, "list")?,
+        },
+        "CODE_OPEN" => Message::CodeOpen {
+            client: params.required("client")?.id()?,
+        },
+        "CODE" => Message::Code {
+            number: code_number(params)?,
+        },
+        "CODE_JOIN" => Message::CodeJoin {
+            client: params.required("client")?.id()?,
+            number: code_number(params)?,
+        },
+        // The number of parameters tells whether the client is among them: a number is an id too.
+        "CODE_PASS" => Message::CodePass {
+            client: client_of(params, 3)?,
+            number: code_number(params)?,
+            data: binary(params, "data")?,
+        },
+        "CODE_CLOSE" => Message::CodeClose {
+            client: client_of(params, 2)?,
+            number: code_number(params)?,
+        },
+        _ => return Ok(None),
+    }))
+}
+
+fn client_of(params: &mut Params<'_>, with_client: usize) -> Result<Option<NodeId>, LineError> {
+    if params.count() < with_client {
+        return Ok(None);
+    }
+    params.required("client")?.id().map(Some)
+}
+
+fn code_number(params: &mut Params<'_>) -> Result<u16, LineError> {
+    params.required("number")?.number(1, MAX_CODE_NUMBER)
+}
+
+fn binary(params: &mut Params<'_>, field: &'static str) -> Result<Vec<u8>, LineError> {
+    params.required(field)?.binary(MAX_BINARY)
 }
 
 fn number(params: &mut Params<'_>, field: &'static str) -> Result<u16, LineError> {
@@ -414,6 +512,14 @@ fn split_code(text: &str) -> (ErrorCode, &str) {
     }
 }
 
+/// Which of the parameters that profile 1.1 adds to SHARE_POOL_ADD may come next.
+#[derive(Clone, Copy)]
+enum Addition {
+    Version,
+    Details,
+    Done,
+}
+
 fn share_pool_add(params: &mut Params<'_>) -> Result<SharePoolAdd, LineError> {
     let mut add = SharePoolAdd {
         message: params.required("message")?.id()?,
@@ -423,6 +529,8 @@ fn share_pool_add(params: &mut Params<'_>) -> Result<SharePoolAdd, LineError> {
         active: number(params, "active")?,
         content: ContentType::Text,
         filename: String::new(),
+        version: 0,
+        details: Vec::new(),
         shares: Vec::new(),
     };
     let Some(first) = params.entry("content")? else {
@@ -440,8 +548,27 @@ fn share_pool_add(params: &mut Params<'_>) -> Result<SharePoolAdd, LineError> {
             add.filename = filename.into_string();
         }
     }
-    let found = add.shares.len() + params.count();
+    let mut found = add.shares.len() + params.count();
+    // What profile 1.1 adds stands before the shares, none of which has an equals sign there.
+    let mut next = if add.shares.is_empty() {
+        Addition::Version
+    } else {
+        Addition::Done
+    };
     while let Some(param) = params.entry("share")? {
+        match (next, param.text.split_at_checked(2)) {
+            (Addition::Version, Some(("v=", version))) => {
+                add.version = param.part(version, "version").wide_number()?;
+                (next, found) = (Addition::Details, found - 1);
+                continue;
+            }
+            (Addition::Version | Addition::Details, Some(("d=", details))) => {
+                add.details = param.part(details, "details").binary(MAX_DETAILS)?;
+                (next, found) = (Addition::Done, found - 1);
+                continue;
+            }
+            _ => next = Addition::Done,
+        }
         if add.shares.len() == MAX_SHARES {
             return Err(param.error(LineErrorKind::TooMany {
                 found,

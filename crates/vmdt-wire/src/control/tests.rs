@@ -1,3 +1,5 @@
+use data_encoding::BASE64URL_NOPAD;
+
 use super::*;
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -9,7 +11,7 @@ use crate::id::{ClusterId, MessageId, MessageName, NodeId};
 
 mod table;
 
-use table::table;
+use table::{sealed, table};
 
 fn node(text: &str) -> NodeId {
     text.parse().unwrap()
@@ -32,7 +34,21 @@ fn add(content: ContentType, filename: &str, shares: Vec<ShareEntry>) -> Message
         active: 3,
         content,
         filename: filename.into(),
+        version: 0,
+        details: Vec::new(),
         shares,
+    })
+}
+
+/// The same as profile 1.1 announces it.
+fn sealed_add(version: u32, details: &[u8], shares: Vec<ShareEntry>) -> Message {
+    let Message::SharePoolAdd(add) = add(ContentType::Stream, "t.3", shares) else {
+        unreachable!()
+    };
+    Message::SharePoolAdd(SharePoolAdd {
+        version,
+        details: details.to_vec(),
+        ..add
     })
 }
 
@@ -93,15 +109,92 @@ fn golden_lines_with_a_tag() {
 }
 
 #[test]
+fn golden_lines_of_profile_1_1() {
+    for (message, text) in sealed() {
+        let forms = [
+            (Framing::Bar, text.replace('/', "|")),
+            (Framing::Slash, format!("VMDT/TCP/1.0/{text}")),
+        ];
+        for (framing, text) in forms {
+            for tag in [None, Some(7)] {
+                let line = Line {
+                    framing,
+                    tag,
+                    message: message.clone(),
+                };
+                let written = match (tag, framing) {
+                    (None, _) => format!("{text}\n"),
+                    (Some(_), Framing::Bar) => format!("{text}|~7\n"),
+                    (Some(_), Framing::Slash) => format!("{text}/~7\n"),
+                };
+                assert_eq!(line.emit().as_deref(), Ok(written.as_bytes()));
+                assert_eq!(Line::parse(written.as_bytes()), Ok(line), "{written}");
+            }
+        }
+    }
+}
+
+#[test]
+fn binary_parameters_and_code_numbers_are_bounded() {
+    let profile = |len| Message::PutProfile {
+        client: node("a"),
+        profile: vec![7; len],
+    };
+    let longest = Line::slash(profile(MAX_BINARY));
+    assert_eq!(Line::parse(&longest.emit().unwrap()), Ok(longest));
+    assert_eq!(
+        Line::slash(profile(MAX_BINARY + 1)).emit(),
+        Err(EmitError::TooMany {
+            field: "profile",
+            found: 4097,
+            allowed: 4096
+        })
+    );
+    let text = |octets| "A".repeat(octets);
+    let line = format!("PUT_PROFILE|a|{}", text(5_464));
+    let error = Line::parse(line.as_bytes()).unwrap_err();
+    assert_eq!((error.field, error.offset), ("profile", 14));
+    assert_eq!(error.code(), ErrorCode::BadRequest);
+    for (line, field, offset, code) in [
+        ("PUT_PROFILE|a", "profile", 13, ErrorCode::BadRequest),
+        ("PUT_PROFILE|a|A", "profile", 14, ErrorCode::BadRequest),
+        ("PUT_PROFILE|a|AB", "profile", 14, ErrorCode::BadRequest),
+        ("PUT_PROFILE|a|AA==", "profile", 14, ErrorCode::BadRequest),
+        ("PUT_PROFILE|a|+/+/", "profile", 14, ErrorCode::BadRequest),
+        ("CODE|0", "number", 5, ErrorCode::OutOfRange),
+        ("CODE|10000", "number", 5, ErrorCode::OutOfRange),
+        ("CODE_JOIN|a|x", "number", 12, ErrorCode::NotANumber),
+        ("CODE_PASS|7", "data", 11, ErrorCode::BadRequest),
+        ("CODE_PASS|a|AA", "number", 10, ErrorCode::NotANumber),
+        ("CODE_PASS|a|b|c|d", "number", 12, ErrorCode::NotANumber),
+        ("REVOKE|a|c:1|AA", "cluster", 9, ErrorCode::BadId),
+    ] {
+        let error = Line::parse(line.as_bytes()).unwrap_err();
+        let found = (error.field, error.offset, error.code());
+        assert_eq!(found, (field, offset, code), "{line}: {error}");
+    }
+    for number in [0, MAX_CODE_NUMBER + 1] {
+        assert!(matches!(
+            Line::bar(Message::Code { number }).emit(),
+            Err(EmitError::OutOfRange {
+                field: "number",
+                ..
+            })
+        ));
+    }
+}
+
+#[test]
 fn every_message_type_is_in_the_table() {
     let mut words: Vec<_> = table()
         .iter()
         .map(|(message, ..)| message.type_word())
+        .chain(sealed().iter().map(|(message, _)| message.type_word()))
         .collect();
     words.dedup();
     words.sort_unstable();
     words.dedup();
-    assert_eq!(words.len(), 24);
+    assert_eq!(words.len(), 24 + 16);
 }
 
 #[test]
@@ -507,10 +600,17 @@ fn neither_form_writes_what_no_parser_accepts() {
             .emit()
         };
         let bad_id = Err(EmitError::BadId { field: "client" });
-        assert_eq!(emit(Message::ListClusters { client: sloppy }), bad_id);
         assert_eq!(
             emit(Message::ListClusters {
-                client: NodeId::EMPTY
+                client: sloppy,
+                after: None
+            }),
+            bad_id
+        );
+        assert_eq!(
+            emit(Message::ListClusters {
+                client: NodeId::EMPTY,
+                after: None
             }),
             bad_id
         );
@@ -605,7 +705,7 @@ fn error_codes_are_stable_words() {
          unknown-cluster unknown-client not-a-member already-member cluster-full \
          cluster-not-ready not-supported not-registered id-in-use too-many-clusters \
          too-many-clients rate-limited quota-exceeded relay-refused no-space refused aborted \
-         internal other",
+         unauthenticated bad-signature stale removed unknown-number internal other",
     );
     for code in ErrorCode::ALL {
         assert_eq!(code.as_str().parse(), Ok(*code));
@@ -627,6 +727,11 @@ fn debug_shows_no_text_and_no_share() {
             target: node("c"),
             index: 1,
             data: "hidden".into(),
+        },
+        Message::CodePass {
+            client: None,
+            number: 9,
+            data: b"hidden".to_vec(),
         },
         add(
             ContentType::Text,
@@ -662,5 +767,52 @@ fn excerpts_are_short_and_printable() {
     assert!(matches!(
         id.kind,
         LineErrorKind::BadId(IdError::BadOctet { offset: 1, .. })
+    ));
+}
+
+#[test]
+fn what_profile_1_1_adds_to_an_announcement_comes_once_and_in_order() {
+    let head = "SHARE_POOL_ADD|m|a|b|5|3|STREAM|t.3";
+    let read = |rest: &str| match Line::parse(format!("{head}{rest}").as_bytes()) {
+        Ok(Line {
+            message: Message::SharePoolAdd(add),
+            ..
+        }) => Ok((add.version, add.details)),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.field),
+    };
+    assert_eq!(read("|v=1|d=AA"), Ok((1, vec![0])));
+    assert_eq!(read("|d=AA"), Ok((0, vec![0])));
+    assert_eq!(read("|v=4294967295"), Ok((u32::MAX, vec![])));
+    assert_eq!(read("|v=4294967296"), Err("version"));
+    assert_eq!(read("|v=-1"), Err("version"));
+    assert_eq!(read("|v=1|v=2"), Err("share"));
+    assert_eq!(read("|d=AA|v=2"), Err("share"));
+    assert_eq!(read("|d=A"), Err("details"));
+    assert_eq!(read("|d=AA=="), Err("details"));
+    let most = "A".repeat(BASE64URL_NOPAD.encode_len(MAX_DETAILS));
+    assert_eq!(
+        read(&format!("|d={most}")).map(|(_, d)| d.len()),
+        Ok(MAX_DETAILS)
+    );
+    assert_eq!(read(&format!("|d={most}A")), Err("details"));
+    let add = SharePoolAdd {
+        details: vec![0; MAX_DETAILS + 1],
+        ..match add(ContentType::Stream, "t.3", vec![]) {
+            Message::SharePoolAdd(add) => add,
+            other => panic!("{other:?}"),
+        }
+    };
+    let line = Line {
+        framing: Framing::Slash,
+        tag: None,
+        message: Message::SharePoolAdd(add),
+    };
+    assert!(matches!(
+        line.emit(),
+        Err(EmitError::TooMany {
+            field: "details",
+            ..
+        })
     ));
 }

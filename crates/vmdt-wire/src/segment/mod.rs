@@ -23,7 +23,7 @@ mod syn;
 
 use nom::number::complete::{be_u8, be_u16, be_u32};
 
-pub use self::ack::{Ack, AckBlock, MAX_RANGES, Ranges};
+pub use self::ack::{Ack, AckBlock, AckView, EcnCounts, MAX_RANGES, Ranges, ViewRanges};
 pub use self::fin::{Fin, FinKind, MAX_REASON};
 pub use self::nak::{Hole, MAX_HOLES, Nak};
 pub use self::syn::{SYN_LEN, Syn, SynKind};

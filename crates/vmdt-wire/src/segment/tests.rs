@@ -178,6 +178,49 @@ fn ack_rejects_each_malformed_field() {
 }
 
 #[test]
+fn an_ack_may_end_with_twelve_octets_of_ecn_counts_and_nothing_else() {
+    let counts = b"\x00\x00\x00\x07\x00\x00\x00\x00\xff\xff\xff\xff";
+    let octets = [&ACK[..], counts].concat();
+    let ack = Ack::parse(&octets).unwrap();
+    let expected = EcnCounts {
+        ect0: 7,
+        ect1: 0,
+        ce: u32::MAX,
+    };
+    assert_eq!(ack.ecn, Some(expected));
+    assert_eq!(emitted!(ack), octets);
+    assert_eq!(AckView::parse(&octets).unwrap().ecn, Some(expected));
+    let mut written = Vec::new();
+    let ranges = [96..=100, 91..=93, 89..=89];
+    assert!(Ack::emit_ranges(
+        &mut written,
+        1_000,
+        65_535,
+        ranges,
+        Some(expected)
+    ));
+    assert_eq!(written, octets);
+    assert_eq!(Ack::parse(ACK).unwrap().ecn, None);
+    for len in (1..=24).filter(|len| *len != EcnCounts::LEN) {
+        let octets = [&ACK[..], &[0; 24][..len]].concat();
+        assert_eq!(
+            Ack::parse(&octets),
+            Err(SegmentError::Trailing {
+                offset: 36,
+                found: len
+            })
+        );
+    }
+}
+
+#[test]
+fn an_ack_that_can_not_be_written_leaves_the_buffer_as_it_was() {
+    let mut out = vec![1, 2, 3];
+    assert!(!Ack::emit_ranges(&mut out, 0, 0, [5..=9, 1..=4], None));
+    assert_eq!(out, [1, 2, 3]);
+}
+
+#[test]
 fn ack_constructor_refuses_what_the_parser_refuses() {
     assert!(Ack::new(0, 0, 9, 1, vec![AckBlock { gap: 1, len: 1 }; 63]).is_ok());
     assert_eq!(
@@ -446,7 +489,10 @@ proptest! {
         if let Ok(syn) = Syn::parse(&octets) {
             prop_assert_eq!(emitted!(syn), &octets[..SYN_LEN]);
         }
+        prop_assert_eq!(Ack::parse(&octets).is_ok(), AckView::parse(&octets).is_ok());
         if let Ok(ack) = Ack::parse(&octets) {
+            let view = AckView::parse(&octets).unwrap();
+            prop_assert!(view.ranges(1 << 40).eq(ack.ranges(1 << 40)));
             prop_assert!(ack.ranges(u64::MAX).count() <= MAX_RANGES);
             prop_assert_eq!(emitted!(ack), &octets[..]);
         }

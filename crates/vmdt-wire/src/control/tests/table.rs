@@ -69,9 +69,20 @@ pub(super) fn table() -> Vec<(Message, &'static str, &'static str)> {
             "LEAVE_CLUSTER/client_12345/c1",
         ),
         (
-            Message::ListClusters { client },
+            Message::ListClusters {
+                client,
+                after: None,
+            },
             "LIST_CLUSTERS|client_12345",
             "LIST_CLUSTERS/client_12345",
+        ),
+        (
+            Message::ListClusters {
+                client,
+                after: Some(cluster("c1")),
+            },
+            "LIST_CLUSTERS|client_12345|c1",
+            "LIST_CLUSTERS/client_12345/c1",
         ),
         (
             Message::GetClusterMembers {
@@ -221,6 +232,21 @@ pub(super) fn table() -> Vec<(Message, &'static str, &'static str)> {
              |1:h1:_____________________w|255:h2:AAAAAAAAAAAAAAAAAAAAAA",
             "SHARE_POOL_ADD/client_1_client_2_1700000000/client_1/client_2/5/3/STREAM/tid\
              /1:h1:_____________________w/255:h2:AAAAAAAAAAAAAAAAAAAAAA",
+        ),
+        (
+            sealed_add(
+                7,
+                &[0xfb, 0xff, 0],
+                vec![ShareEntry::Placed {
+                    index: 1,
+                    holder: node("@abcdefghijklmno"),
+                    digest: [0; 16],
+                }],
+            ),
+            "SHARE_POOL_ADD|client_1_client_2_1700000000|client_1|client_2|5|3|STREAM|t.3\
+             |v=7|d=-_8A|1:@abcdefghijklmno:AAAAAAAAAAAAAAAAAAAAAA",
+            "SHARE_POOL_ADD/client_1_client_2_1700000000/client_1/client_2/5/3/STREAM/t.3\
+             /v=7/d=-_8A/1:@abcdefghijklmno:AAAAAAAAAAAAAAAAAAAAAA",
         ),
         (
             add(ContentType::File, "a b:c.pdf", vec![]),
@@ -430,6 +456,132 @@ pub(super) fn table() -> Vec<(Message, &'static str, &'static str)> {
             },
             "MEMBER|c1|a|left",
             "MEMBER/c1/a/left",
+        ),
+    ]
+}
+
+/// Every message of profile 1.1 with its line, separated by slashes; in bar form the same with
+/// bars.
+pub(super) fn sealed() -> Vec<(Message, &'static str)> {
+    let client = node("@AbCdEfGhIjKlMn0");
+    let target = node("@abcdefghijklmn_");
+    let cluster = cluster("0123456789abcdefghij-_");
+    let binary = || vec![0xff, 0xef, 0xbe, 1];
+    vec![
+        (
+            Message::PutProfile {
+                client,
+                profile: binary(),
+            },
+            "PUT_PROFILE/@AbCdEfGhIjKlMn0/_---AQ",
+        ),
+        (
+            Message::GetProfile { client, target },
+            "GET_PROFILE/@AbCdEfGhIjKlMn0/@abcdefghijklmn_",
+        ),
+        (
+            Message::Profile {
+                id: target,
+                profile: binary(),
+            },
+            "PROFILE/@abcdefghijklmn_/_---AQ",
+        ),
+        (
+            Message::CreateSealed {
+                client,
+                descriptor: binary(),
+                membership: vec![],
+            },
+            "CREATE_SEALED/@AbCdEfGhIjKlMn0/_---AQ/",
+        ),
+        (
+            Message::GetDescriptor { client, cluster },
+            "GET_DESCRIPTOR/@AbCdEfGhIjKlMn0/0123456789abcdefghij-_",
+        ),
+        (
+            Message::Descriptor {
+                cluster,
+                descriptor: binary(),
+            },
+            "DESCRIPTOR/0123456789abcdefghij-_/_---AQ",
+        ),
+        (
+            Message::JoinSealed {
+                client,
+                cluster,
+                membership: binary(),
+            },
+            "JOIN_SEALED/@AbCdEfGhIjKlMn0/0123456789abcdefghij-_/_---AQ",
+        ),
+        (
+            Message::GetMembership {
+                client,
+                cluster,
+                target,
+            },
+            "GET_MEMBERSHIP/@AbCdEfGhIjKlMn0/0123456789abcdefghij-_/@abcdefghijklmn_",
+        ),
+        (
+            Message::Membership {
+                cluster,
+                id: target,
+                membership: binary(),
+            },
+            "MEMBERSHIP/0123456789abcdefghij-_/@abcdefghijklmn_/_---AQ",
+        ),
+        (
+            Message::Revoke {
+                client,
+                cluster,
+                list: binary(),
+            },
+            "REVOKE/@AbCdEfGhIjKlMn0/0123456789abcdefghij-_/_---AQ",
+        ),
+        (
+            Message::Revoked {
+                cluster,
+                list: binary(),
+            },
+            "REVOKED/0123456789abcdefghij-_/_---AQ",
+        ),
+        (Message::CodeOpen { client }, "CODE_OPEN/@AbCdEfGhIjKlMn0"),
+        (Message::Code { number: 7 }, "CODE/7"),
+        (
+            Message::CodeJoin {
+                client,
+                number: 9_999,
+            },
+            "CODE_JOIN/@AbCdEfGhIjKlMn0/9999",
+        ),
+        (
+            Message::CodePass {
+                client: Some(client),
+                number: 7,
+                data: binary(),
+            },
+            "CODE_PASS/@AbCdEfGhIjKlMn0/7/_---AQ",
+        ),
+        (
+            Message::CodePass {
+                client: None,
+                number: 7,
+                data: binary(),
+            },
+            "CODE_PASS/7/_---AQ",
+        ),
+        (
+            Message::CodeClose {
+                client: Some(client),
+                number: 7,
+            },
+            "CODE_CLOSE/@AbCdEfGhIjKlMn0/7",
+        ),
+        (
+            Message::CodeClose {
+                client: None,
+                number: 7,
+            },
+            "CODE_CLOSE/7",
         ),
     ]
 }
