@@ -1,5 +1,5 @@
-//! The erasure code alone: as ratios to AES-256-CTR over the same octets in the same run, and
-//! beside two other Reed-Solomon crates.
+//! The erasure code alone: as ratios to AES-256-CTR over the same octets in the same run.
+//! `benches/others` has it beside other crates.
 //!
 //! `cargo bench -p vmdt-ssms --bench coding`; `ROUNDS=11` for a quick look.
 
@@ -52,20 +52,6 @@ fn coding(k: u8, n: u8, size: usize) {
     let recovery = code.recovery(&present, &missing).unwrap();
     let mut kept = vec![0; len * parity_count];
 
-    let erasure =
-        reed_solomon_erasure::galois_8::ReedSolomon::new(data_count, parity_count).unwrap();
-    let mut theirs = vec![0; len * parity_count];
-    erasure
-        .encode_sep(&data, &mut theirs.chunks_mut(len).collect::<Vec<_>>())
-        .unwrap();
-    let mut shards: Vec<Option<Vec<u8>>> = data
-        .iter()
-        .copied()
-        .chain(theirs.chunks(len))
-        .map(|p| Some(p.to_vec()))
-        .collect();
-    let recovered = reed_solomon_simd::encode(data_count, parity_count, &data).unwrap();
-
     let asked = |of: f64, at_mib: f64| match (k, size) {
         (3, 0x1_0000) => Some(of),
         (3, 0x10_0000) => Some(at_mib),
@@ -89,30 +75,6 @@ fn coding(k: u8, n: u8, size: usize) {
             recovery.apply(&pieces, &mut wanted).unwrap();
         },
     );
-    // The ratio of the others is to our own encoding and decoding.
-    table.case("reed-solomon-erasure (C), encode", 1, None, || {
-        let mut parity: Vec<&mut [u8]> = theirs.chunks_mut(len).collect();
-        erasure.encode_sep(&data, &mut parity).unwrap();
-    });
-    table.case("reed-solomon-erasure (C), decode", 2, None, || {
-        for shard in shards.iter_mut().take(parity_count) {
-            *shard = None;
-        }
-        erasure.reconstruct_data(&mut shards).unwrap();
-    });
-    table.case("reed-solomon-simd, encode", 1, None, || {
-        reed_solomon_simd::encode(data_count, parity_count, &data).unwrap()
-    });
-    table.case("reed-solomon-simd, decode", 2, None, || {
-        let present = data.iter().enumerate().skip(parity_count);
-        reed_solomon_simd::decode(
-            data_count,
-            parity_count,
-            present.map(|(i, p)| (i, *p)),
-            recovered.iter().enumerate(),
-        )
-        .unwrap()
-    });
     table.case("decode, worst loss, matrix kept", 0, None, || {
         let mut wanted: Vec<&mut [u8]> = kept.chunks_mut(len).collect();
         recovery.apply(&pieces, &mut wanted).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! The base is raw AES-256-CTR in place, key set-up included, by the crate that the shares are
 //! made with. `cargo bench -p vmdt-ssms --bench ratios`; `ROUNDS=11` for a quick look, and a name
-//! (`split`, `join`, `dispersed`, `digest`, `suite`) to run one part.
+//! (`split`, `join`, `dispersed`, `digest`) to run one part.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,9 @@ use rand_chacha::rand_core::SeedableRng as _;
 use support::Table;
 use vmdt_ssms::dispersal::Code;
 use vmdt_ssms::v2::{Collector, Envelope, PartyId, Recipient, Sealer};
-use vmdt_ssms::{HEAD_LEN, Share, Threshold, reconstruct, reconstruct_owned, split, split_slice};
+use vmdt_ssms::{
+    HEAD_LEN, Share, Threshold, reconstruct, reconstruct_owned, split, split_packed, split_slice,
+};
 
 fn raw(buffer: &mut [u8]) {
     Ctr32BE::<Aes256>::new(&[7; 32].into(), &[9; 16].into()).apply_keystream(buffer);
@@ -55,13 +57,16 @@ fn main() {
         }
     }
     if wanted("digest") {
-        for size in [64, 1 << 10, 64 << 10, 192 << 10, 768 << 10, 1 << 20] {
+        for size in [
+            64,
+            1 << 10,
+            64 << 10,
+            128 << 10,
+            192 << 10,
+            512 << 10,
+            1 << 20,
+        ] {
             verifiable(size);
-        }
-    }
-    if wanted("suite") {
-        for size in [1_200, 64 << 10, 1 << 20] {
-            suite(size);
         }
     }
 }
@@ -73,6 +78,7 @@ fn replicated_split(size: usize) {
     let mut wide_buffer = message.clone();
     let (mut a, mut b) = (ChaCha8Rng::seed_from_u64(1), ChaCha8Rng::seed_from_u64(2));
     let mut c = ChaCha8Rng::seed_from_u64(3);
+    let (mut d, mut e) = (ChaCha8Rng::seed_from_u64(4), ChaCha8Rng::seed_from_u64(5));
     let (owned, slice) = match size {
         64 => (0.40, 0.40),
         1024 => (0.55, 0.55),
@@ -93,6 +99,15 @@ fn replicated_split(size: usize) {
     table.case("from a slice", 0, Some(slice), || {
         split_slice(threshold(3, 5), &message, &mut b).unwrap()
     });
+    if size <= 1024 {
+        table.case("packed", 0, Some(slice), || {
+            split_packed(threshold(3, 5), &message, &mut d).unwrap()
+        });
+        table.case("from a slice, as octets", 0, None, || {
+            let shares = split_slice(threshold(3, 5), &message, &mut e).unwrap();
+            shares.iter().map(Share::to_bytes).collect::<Vec<_>>()
+        });
+    }
     if size >= 64 << 10 {
         table.case("n = 32, against n = 5", 1, Some(0.95), || {
             owned_split(32, &mut wide_buffer, &mut c);
@@ -210,27 +225,6 @@ fn verifiable(size: usize) {
     });
     table.case("check 3 and join, worst loss", 0, None, || {
         collect(&octets[2..])
-    });
-    table.print();
-}
-
-/// What authentication could be made of.
-fn suite(size: usize) {
-    let (mut text, message) = (vec![0x5a; size], vec![0x5a; size]);
-    let mut sealed = message.clone();
-    let key = ring::aead::LessSafeKey::new(
-        ring::aead::UnboundKey::new(&ring::aead::AES_256_GCM, &[7; 32]).unwrap(),
-    );
-    let mut table = Table::new(format!("authentication, {size} octets"), size);
-    table.case("AES-256-CTR, in place", 0, None, || raw(&mut text));
-    table.case("BLAKE3", 0, None, || blake3::hash(&message));
-    table.case("SHA-256 (ring)", 0, None, || {
-        ring::digest::digest(&ring::digest::SHA256, &message)
-    });
-    table.case("AES-256-GCM (ring), in place", 0, None, || {
-        let nonce = ring::aead::Nonce::assume_unique_for_key([3; 12]);
-        key.seal_in_place_separate_tag(nonce, ring::aead::Aad::empty(), &mut sealed)
-            .unwrap()
     });
     table.print();
 }

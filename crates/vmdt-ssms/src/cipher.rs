@@ -1,10 +1,10 @@
 //! AES-256-CTR as version 1 of SSMS fixes it: the counter block is the nonce followed by a 32-bit
 //! big-endian counter that starts at 0.
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use aes::Aes256Enc;
+use bytes::BufMut;
 use ctr::cipher::{InnerIvInit as _, KeyInit as _, KeyIvInit as _, StreamCipher as _};
 use ctr::{Ctr32BE, CtrCore};
 
@@ -16,10 +16,12 @@ use crate::share::{KEY_LEN, NONCE_LEN};
 /// The counter cannot wrap: 2^32 blocks of 16 octets are 16 times the longest message.
 pub(crate) struct Cipher(Ctr32BE<Aes256Enc>);
 
-/// Above this many octets, a copy does not stay in the caches of most processors.
-const LARGE: usize = 4 << 20;
-/// How many octets are copied before they are encrypted.
-const STRIP: usize = 16 << 10;
+/// Up to this many octets, a message is expected in the second-level cache, where memory is zeroed
+/// and written over faster than it is copied. Beyond, copying finds what comes next long before
+/// the cipher would.
+const CACHED: usize = 256 << 10;
+/// How many octets of a longer message are copied before they are encrypted.
+const STRIP: usize = 64 << 10;
 
 impl Cipher {
     #[inline]
@@ -36,23 +38,37 @@ impl Cipher {
 
     /// Encrypts or decrypts the whole message into a new buffer, in one pass.
     pub(crate) fn apply_to_copy(&mut self, message: &[u8]) -> Vec<u8> {
-        if message.len() > LARGE {
-            // Beyond the caches, what counts is how often memory is gone through: once, if each
-            // part is copied and encrypted before the next.
-            let mut out = Vec::with_capacity(message.len());
-            for part in message.chunks(STRIP) {
-                let from = out.len();
-                out.extend_from_slice(part);
-                if let Some(copy) = out.get_mut(from..) {
-                    self.0.apply_keystream(copy);
-                }
-            }
-            return out;
+        let mut out = Vec::with_capacity(message.len());
+        for part in message.chunks(if message.len() > CACHED {
+            STRIP
+        } else {
+            CACHED
+        }) {
+            append(&mut self.0, part, &mut out, message.len());
         }
-        // Zeroed memory is cheaper than a copy as long as it stays in the cache.
-        let mut out = vec![0; message.len()];
-        self.0.apply_keystream_b2b(message, &mut out);
         out
+    }
+}
+
+/// Encrypts or decrypts `part`, of a message of `whole` octets, to the end of `out`, which has room
+/// for it.
+fn append(
+    stream: &mut Ctr32BE<Aes256Enc>,
+    part: &[u8],
+    out: &mut (impl BufMut + AsMut<[u8]>),
+    whole: usize,
+) {
+    let start = out.as_mut().len();
+    if whole > CACHED {
+        out.put_slice(part);
+        if let Some(octets) = out.as_mut().get_mut(start..) {
+            stream.apply_keystream(octets);
+        }
+    } else {
+        out.put_bytes(0, part.len());
+        if let Some(octets) = out.as_mut().get_mut(start..) {
+            stream.apply_keystream_b2b(part, octets);
+        }
     }
 }
 
@@ -86,10 +102,15 @@ impl PieceStream {
         self.0.apply_keystream(octets);
     }
 
-    /// Encrypts or decrypts the next octets from `from` to `to`, which are as long.
-    pub(crate) fn apply_between(&mut self, from: &[u8], to: &mut [u8]) {
-        debug_assert_eq!(from.len(), to.len());
-        self.0.apply_keystream_b2b(from, to);
+    /// Encrypts or decrypts the next octets, of a message of `whole` octets, to the end of `out`,
+    /// which has room for them.
+    pub(crate) fn append(
+        &mut self,
+        part: &[u8],
+        out: &mut (impl BufMut + AsMut<[u8]>),
+        whole: usize,
+    ) {
+        append(&mut self.0, part, out, whole);
     }
 }
 
@@ -125,7 +146,7 @@ mod tests {
 
     #[test]
     fn copying_and_in_place_agree_at_every_length() {
-        for len in (0..600).chain([8_191, 8_192, 100_000, LARGE, LARGE + STRIP + 3]) {
+        for len in (0..600).chain([8_191, 8_192, 100_000, STRIP, 5 * STRIP + 3]) {
             let message: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let mut in_place = message.clone();
             Cipher::new(&[9; 32], &[4; 12]).apply(&mut in_place);

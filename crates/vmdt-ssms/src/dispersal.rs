@@ -295,37 +295,12 @@ impl Code {
     /// [`CodeError::Count`] for fewer than `k`, [`CodeError::Length`] for a piece that has not
     /// [`Code::piece_len`] octets, [`CodeError::Duplicate`] and [`CodeError::NoSuchPiece`].
     pub fn gather(&self, pieces: &[(NonZeroU8, &[u8])], len: usize) -> Result<Vec<u8>, CodeError> {
-        let piece_len = self.piece_len(len);
-        for (_, piece) in pieces {
-            if piece.len() != piece_len {
-                return Err(CodeError::Length {
-                    given: piece.len(),
-                    needed: piece_len,
-                });
-            }
+        let rebuilt = self.rebuild(pieces, len)?;
+        let mut out = Vec::with_capacity(len);
+        for piece in rebuilt.pieces() {
+            // What fills up the last pieces is left out.
+            out.extend_from_slice(piece.split_at(piece.len().min(len - out.len())).0);
         }
-        let indices: Vec<NonZeroU8> = pieces.iter().map(|(index, _)| *index).collect();
-        let choice = self.choose(&indices)?;
-        let recovery = self.recovery(&choice.present, &choice.missing)?;
-        if piece_len == 0 {
-            return Ok(Vec::new());
-        }
-        let k = usize::from(self.threshold.k());
-        let mut out = vec![0; k * piece_len];
-        let mut wanted = Vec::with_capacity(choice.missing.len());
-        for (index, part) in (1..=u8::MAX).zip(out.chunks_mut(piece_len)) {
-            match pieces.iter().find(|(i, _)| i.get() == index) {
-                Some((_, piece)) => part.copy_from_slice(piece),
-                None => wanted.push(part),
-            }
-        }
-        let sources: Vec<&[u8]> = choice
-            .positions
-            .iter()
-            .filter_map(|&position| pieces.get(position).map(|(_, piece)| *piece))
-            .collect();
-        recovery.apply(&sources, &mut wanted)?;
-        out.truncate(len);
         Ok(out)
     }
 

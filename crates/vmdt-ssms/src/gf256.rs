@@ -83,6 +83,14 @@ impl Lanes {
         }
     }
 
+    /// `self *= x`.
+    #[inline]
+    pub(crate) fn double(&mut self) {
+        for word in &mut self.0 {
+            *word = double(*word);
+        }
+    }
+
     /// `self * scalar`, where the scalar is public: the number of steps follows its bit length.
     #[inline]
     pub(crate) fn times_public(&self, scalar: u8) -> Lanes {

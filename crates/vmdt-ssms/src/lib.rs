@@ -88,6 +88,7 @@ mod correct;
 pub mod dispersal;
 mod error;
 mod gf256;
+mod packed;
 mod params;
 mod scheme;
 #[cfg(feature = "serde")]
@@ -100,6 +101,7 @@ pub mod v2;
 
 pub use correct::{CorrectError, Corrected, reconstruct_correcting};
 pub use error::{Field, ReconstructError, ShareError, SplitError, ThresholdError};
+pub use packed::{Packed, split_packed};
 pub use params::Threshold;
 pub use scheme::{MAX_MESSAGE_LEN, reconstruct, reconstruct_owned, split, split_slice};
 pub use share::{HEAD_LEN, KEY_LEN, NONCE_LEN, Share};

@@ -10,7 +10,7 @@ use crate::cipher::Cipher;
 use crate::error::{Field, ReconstructError, SplitError};
 use crate::params::Threshold;
 use crate::shamir::{Interpolation, Key, Octets, Polynomials};
-use crate::share::{KEY_LEN, NONCE_LEN, Share};
+use crate::share::{HEAD_LEN, Head, KEY_LEN, NONCE_LEN, Share};
 
 /// The longest message that version 1 can carry, in octets: its size field has 32 bits.
 pub const MAX_MESSAGE_LEN: u32 = u32::MAX;
@@ -115,6 +115,17 @@ pub(crate) fn size_field(len: usize) -> Result<u32, SplitError> {
     })
 }
 
+/// A fresh key and nonce.
+fn draw(rng: &mut (impl CryptoRng + ?Sized)) -> (Zeroizing<Octets<KEY_LEN>>, [u8; NONCE_LEN]) {
+    let mut drawn = Zeroizing::new(Octets::<{ KEY_LEN + NONCE_LEN }>::default());
+    rng.fill_bytes(&mut drawn.0);
+    let mut key = Zeroizing::new(Octets::<KEY_LEN>::default());
+    key.0.copy_from_slice(&drawn.0[..KEY_LEN]);
+    let mut nonce = [0; NONCE_LEN];
+    nonce.copy_from_slice(&drawn.0[KEY_LEN..]);
+    (key, nonce)
+}
+
 /// Draws a key and a nonce, has the message encrypted under them, and shares the key.
 pub(crate) fn share_out(
     threshold: Threshold,
@@ -122,34 +133,40 @@ pub(crate) fn share_out(
     rng: &mut (impl CryptoRng + ?Sized),
     encrypt: impl FnOnce(&[u8; KEY_LEN], &[u8; NONCE_LEN], &mut Cipher) -> Vec<u8>,
 ) -> Vec<Share> {
-    let mut drawn = Zeroizing::new(Octets::<{ KEY_LEN + NONCE_LEN }>::default());
-    rng.fill_bytes(&mut drawn.0);
-    let mut key = Zeroizing::new(Octets::<KEY_LEN>::default());
-    key.0.copy_from_slice(&drawn.0[..KEY_LEN]);
-    let mut nonce = [0; NONCE_LEN];
-    nonce.copy_from_slice(&drawn.0[KEY_LEN..]);
-
+    let (key, nonce) = draw(rng);
     let polynomials = Polynomials::random(&key.0, threshold, rng);
     let mut cipher = Cipher::new(&key.0, &nonce);
     let body = Bytes::from(encrypt(&key.0, &nonce, &mut cipher));
 
     // The capacity is exact so that no share is moved, which would leave a copy behind.
     let mut shares = Vec::with_capacity(usize::from(threshold.n()));
-    for index in threshold.indices() {
-        shares.push(Share::blank(
-            index,
-            size,
-            threshold.k(),
-            &nonce,
-            body.clone(),
-        ));
+    let head = Head::public(size, threshold.k(), &nonce);
+    polynomials.each(threshold.n(), |index, value| {
+        shares.push(Share::blank(&head, body.clone()));
         if let Some(share) = shares.last_mut() {
-            let mut value = polynomials.at(index);
-            share.set_key_share(&value);
-            value.zeroize();
+            share.set(index, value);
         }
-    }
+    });
     shares
+}
+
+/// Draws a key and a nonce, shares the key, and hands out the heads one after the other, the first
+/// one together with the cipher.
+pub(crate) fn share_heads(
+    threshold: Threshold,
+    size: u32,
+    rng: &mut (impl CryptoRng + ?Sized),
+    mut take: impl FnMut(&[u8; HEAD_LEN], Option<&mut Cipher>),
+) {
+    let (key, nonce) = draw(rng);
+    let polynomials = Polynomials::random(&key.0, threshold, rng);
+    let mut cipher = Cipher::new(&key.0, &nonce);
+    let mut first = Some(&mut cipher);
+    let mut head = Zeroizing::new(Head::public(size, threshold.k(), &nonce));
+    polynomials.each(threshold.n(), |index, value| {
+        head.set(index, value);
+        take(head.octets(), first.take());
+    });
 }
 
 /// The first share, once all agree with it and they are enough.

@@ -88,13 +88,17 @@ impl KeyShare {
         }
     }
 
-    fn of(index: NonZeroU8, value: &Lanes) -> KeyShare {
+    pub(crate) fn of(index: NonZeroU8, value: &Lanes) -> KeyShare {
         let mut share = KeyShare {
             index,
             value: Octets::default(),
         };
         value.write_to(&mut share.value.0);
         share
+    }
+
+    pub(crate) fn lanes(&self) -> Lanes {
+        Lanes::from_octets(&self.value.0)
     }
 
     /// The point's x, 1..=255.
@@ -163,17 +167,15 @@ pub fn split_key(
     let polynomials = Polynomials::random(key, threshold, rng);
     // The capacity is exact so that no share is moved, which would leave a copy behind.
     let mut shares = Vec::with_capacity(usize::from(threshold.n()));
-    for index in threshold.indices() {
+    polynomials.each(threshold.n(), |index, value| {
         shares.push(KeyShare {
             index,
             value: Octets::default(),
         });
         if let Some(share) = shares.last_mut() {
-            let mut value = polynomials.at(index);
             value.write_to(&mut share.value.0);
-            value.zeroize();
         }
-    }
+    });
     shares
 }
 
@@ -226,12 +228,35 @@ impl<const N: usize> DefaultIsZeroes for Octets<N> {}
 /// The 32 polynomials of a key, one per octet, coefficient by coefficient.
 pub(crate) struct Polynomials {
     key: Zeroizing<Lanes>,
-    /// The coefficients of x, x^2, … x^(k-1).
-    coefficients: Zeroizing<Vec<Lanes>>,
+    /// The coefficients of x, x^2, … x^(k-1) if they are few: no allocation then.
+    few: Zeroizing<Few>,
+    /// And otherwise.
+    many: Zeroizing<Vec<Lanes>>,
+    count: usize,
 }
 
+#[derive(Clone, Copy, Default)]
+struct Few([Lanes; Few::MAX]);
+
+impl Few {
+    const MAX: usize = 2;
+}
+
+impl DefaultIsZeroes for Few {}
+
+#[derive(Clone, Copy)]
+struct Bits<const BITS: usize>([Lanes; BITS]);
+
+impl<const BITS: usize> Default for Bits<BITS> {
+    fn default() -> Self {
+        Bits([Lanes::default(); BITS])
+    }
+}
+
+impl<const BITS: usize> DefaultIsZeroes for Bits<BITS> {}
+
 impl Polynomials {
-    /// How many coefficients are drawn with one call of the generator.
+    /// How many coefficients are drawn with one call of the generator if there are many.
     const BATCH: usize = 8;
 
     /// Polynomials of degree `k - 1` that are `key` at 0 and otherwise uniformly random.
@@ -240,28 +265,107 @@ impl Polynomials {
         threshold: Threshold,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Polynomials {
-        let mut missing = usize::from(threshold.k()).saturating_sub(1);
+        let count = usize::from(threshold.k()).saturating_sub(1);
+        let mut polynomials = Polynomials {
+            key: Zeroizing::new(Lanes::from_octets(key)),
+            few: Zeroizing::default(),
+            many: Zeroizing::default(),
+            count,
+        };
+        if count <= Few::MAX {
+            let mut drawn = Zeroizing::new(Octets::<{ KEY_LEN * Few::MAX }>::default());
+            let (blocks, _) = drawn.0.as_chunks_mut::<KEY_LEN>();
+            let (blocks, _) = blocks.split_at_mut(count);
+            rng.fill_bytes(blocks.as_flattened_mut());
+            for (coefficient, block) in polynomials.few.0.iter_mut().zip(blocks) {
+                *coefficient = Lanes::from_octets(block);
+            }
+            return polynomials;
+        }
         // The capacity is exact so that no coefficient is moved, which would leave a copy behind.
-        let mut coefficients = Zeroizing::new(Vec::with_capacity(missing));
+        polynomials.many.reserve_exact(count);
         let mut drawn = Zeroizing::new(Octets::<{ KEY_LEN * Self::BATCH }>::default());
+        let mut missing = count;
         while missing > 0 {
             let (blocks, _) = drawn.0.as_chunks_mut::<KEY_LEN>();
             let batch = missing.min(Self::BATCH);
             let (blocks, _) = blocks.split_at_mut(batch);
             rng.fill_bytes(blocks.as_flattened_mut());
-            coefficients.extend(blocks.iter().map(Lanes::from_octets));
+            let blocks = blocks.iter().map(Lanes::from_octets);
+            polynomials.many.extend(blocks);
             missing -= batch;
         }
-        Polynomials {
-            key: Zeroizing::new(Lanes::from_octets(key)),
-            coefficients,
+        polynomials
+    }
+
+    fn coefficients(&self) -> &[Lanes] {
+        let few = self.few.0.get(..self.count);
+        few.unwrap_or(&self.many)
+    }
+
+    /// The polynomials' values at the indices `1..=n`, in order.
+    pub(crate) fn each(&self, n: u8, mut take: impl FnMut(NonZeroU8, &Lanes)) {
+        let indices = (1..=n).filter_map(NonZeroU8::new);
+        let none = Lanes::default();
+        let linear = match self.coefficients() {
+            [first] => Some((first, &none)),
+            [first, second] => Some((first, second)),
+            _ => None,
+        };
+        // Less memory is cleared for few bits.
+        match linear {
+            Some((first, second)) if n < 8 => {
+                self.step_by_step::<3>(first, second, indices, take);
+            }
+            Some((first, second)) => self.step_by_step::<8>(first, second, indices, take),
+            None => {
+                for index in indices {
+                    let mut value = self.at(index);
+                    take(index, &value);
+                    value.zeroize();
+                }
+            }
+        }
+    }
+
+    /// Up to degree 2, f(x) - f(0) is linear in the bits of x, since squaring is in a field of
+    /// characteristic 2: from one index to the next, what the bits that change contribute is added.
+    /// `BITS` are as many as the greatest index has.
+    fn step_by_step<const BITS: usize>(
+        &self,
+        first: &Lanes,
+        second: &Lanes,
+        indices: impl Iterator<Item = NonZeroU8>,
+        mut take: impl FnMut(NonZeroU8, &Lanes),
+    ) {
+        // What each bit of x contributes, as far as it is known; then that of the next bit.
+        let mut bits = Zeroizing::new(Bits([Lanes::default(); BITS]));
+        let (mut once, mut twice) = (Zeroizing::new(*first), Zeroizing::new(*second));
+        let mut known = 0;
+        let mut value = Zeroizing::new(*self.key);
+        for index in indices {
+            let lowest = index.trailing_zeros() as usize;
+            if lowest == known {
+                if let Some(bit) = bits.0.get_mut(known) {
+                    *bit = *once;
+                    bit.add(&twice);
+                }
+                once.double();
+                twice.double();
+                twice.double();
+                known += 1;
+            }
+            for bit in bits.0.iter().take(lowest + 1) {
+                value.add(bit);
+            }
+            take(index, &value);
         }
     }
 
     /// The polynomials' values at `index`, by Horner's rule.
     pub(crate) fn at(&self, index: NonZeroU8) -> Lanes {
         let mut value = Lanes::default();
-        for coefficient in self.coefficients.iter().rev() {
+        for coefficient in self.coefficients().iter().rev() {
             value.add(coefficient);
             value = value.times_public(index.get());
         }
@@ -368,6 +472,47 @@ mod tests {
         point.zeroize();
         assert!(point.y.equals(&Lanes::default()));
     }
+
+    #[test]
+    fn step_by_step_and_by_horner_the_values_are_the_same() {
+        for k in 2..=7 {
+            let mut octet = 0u8;
+            let mut rng = Script(|| {
+                octet = octet.wrapping_mul(91).wrapping_add(113);
+                octet
+            });
+            let threshold = Threshold::new(k, 255).unwrap();
+            let polynomials = Polynomials::random(&[0x5c; KEY_LEN], threshold, &mut rng);
+            let mut next;
+            for n in [7, 8, 255u8] {
+                next = 1;
+                polynomials.each(n, |index, value| {
+                    assert_eq!(index.get(), next);
+                    assert!(value.equals(&polynomials.at(index)), "{k} at {index}");
+                    next = next.wrapping_add(1);
+                });
+                assert_eq!(next, n.wrapping_add(1));
+            }
+        }
+    }
+
+    struct Script<F>(F);
+
+    impl<F: FnMut() -> u8> rand_core::TryRng for Script<F> {
+        type Error = core::convert::Infallible;
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            Ok(u32::from((self.0)()))
+        }
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            Ok(u64::from((self.0)()))
+        }
+        fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Self::Error> {
+            to.fill_with(&mut self.0);
+            Ok(())
+        }
+    }
+
+    impl<F: FnMut() -> u8> rand_core::TryCryptoRng for Script<F> {}
 
     #[test]
     fn an_interpolation_meets_every_further_point_of_its_polynomial() {

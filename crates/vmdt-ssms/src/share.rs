@@ -44,7 +44,31 @@ pub struct Share {
 }
 
 #[derive(Clone, Copy)]
-struct Head([u8; HEAD_LEN]);
+pub(crate) struct Head([u8; HEAD_LEN]);
+
+impl Head {
+    /// What all heads of a message have in common.
+    pub(crate) fn public(size: u32, k: u8, nonce: &[u8; NONCE_LEN]) -> Head {
+        let mut head = [0; HEAD_LEN];
+        head[1..5].copy_from_slice(&size.to_be_bytes());
+        head[5] = k;
+        head[6..10].copy_from_slice(&(KEY_LEN as u32).to_be_bytes());
+        head[10..22].copy_from_slice(nonce);
+        Head(head)
+    }
+
+    /// Makes it the head of one share.
+    pub(crate) fn set(&mut self, index: NonZeroU8, key_share: &Lanes) {
+        self.0[0] = index.get();
+        if let Some(field) = self.0.last_chunk_mut::<KEY_LEN>() {
+            key_share.write_to(field);
+        }
+    }
+
+    pub(crate) fn octets(&self) -> &[u8; HEAD_LEN] {
+        &self.0
+    }
+}
 
 impl Default for Head {
     fn default() -> Head {
@@ -56,32 +80,15 @@ impl Default for Head {
 impl DefaultIsZeroes for Head {}
 
 impl Share {
-    /// A fresh share whose key share is still to be set: writing it where the share finally lies
-    /// leaves no copy behind. `body` is as long as `size` says.
-    pub(crate) fn blank(
-        index: NonZeroU8,
-        size: u32,
-        k: u8,
-        nonce: &[u8; NONCE_LEN],
-        body: Bytes,
-    ) -> Share {
-        let mut head = [0; HEAD_LEN];
-        head[0] = index.get();
-        head[1..5].copy_from_slice(&size.to_be_bytes());
-        head[5] = k;
-        head[6..10].copy_from_slice(&(KEY_LEN as u32).to_be_bytes());
-        head[10..22].copy_from_slice(nonce);
-        Share {
-            head: Head(head),
-            body,
-        }
+    /// A share whose index and key share are still to be set: writing them where the share finally
+    /// lies leaves no copy behind. `body` is as long as the head says.
+    pub(crate) fn blank(head: &Head, body: Bytes) -> Share {
+        Share { head: *head, body }
     }
 
-    /// Writes the key share of a blank share.
-    pub(crate) fn set_key_share(&mut self, key_share: &Lanes) {
-        if let Some(field) = self.head.0.last_chunk_mut::<KEY_LEN>() {
-            key_share.write_to(field);
-        }
+    /// Writes index and key share of a blank share.
+    pub(crate) fn set(&mut self, index: NonZeroU8, key_share: &Lanes) {
+        self.head.set(index, key_share);
     }
 
     /// Reads a share. The body is a slice of `octets`, not a copy.
@@ -201,10 +208,7 @@ impl Share {
     /// The share as it travels, head and body in one new buffer.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut octets = Vec::with_capacity(self.len());
-        octets.extend_from_slice(&self.head.0);
-        octets.extend_from_slice(&self.body);
-        octets.into()
+        joined(&[&self.head.0, &self.body])
     }
 
     /// The body alone, which the share then no longer refers to.
@@ -252,6 +256,15 @@ impl Share {
             None
         }
     }
+}
+
+/// Parts of a share in one new buffer.
+pub(crate) fn joined(parts: &[&[u8]]) -> Bytes {
+    let mut octets = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    for part in parts {
+        octets.extend_from_slice(part);
+    }
+    octets.into()
 }
 
 impl PartialEq for Share {

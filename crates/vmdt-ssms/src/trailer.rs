@@ -41,7 +41,7 @@ use crate::cipher::Cipher;
 use crate::error::{ReconstructError, ShareError, SplitError};
 use crate::params::Threshold;
 use crate::scheme::{agreeing, interpolated_key, share_out, size_field};
-use crate::share::{KEY_LEN, NONCE_LEN, Share};
+use crate::share::{KEY_LEN, NONCE_LEN, Share, joined};
 
 /// The length of a trailer in octets.
 pub const TRAILER_LEN: usize = MARK.len() + TAG_LEN;
@@ -120,11 +120,7 @@ impl TaggedShare {
     /// Share and trailer as they travel, in one new buffer.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut octets = Vec::with_capacity(self.share.len() + TRAILER_LEN);
-        octets.extend_from_slice(self.share.head());
-        octets.extend_from_slice(self.share.body());
-        octets.extend_from_slice(&self.trailer());
-        octets.into()
+        joined(&[self.share.head(), self.share.body(), &self.trailer()])
     }
 }
 

@@ -244,3 +244,24 @@ fn share_of_large_octets(k: u8, n: u8, size: usize) -> Share {
         })
         .unwrap()
 }
+
+#[test]
+fn packed_shares_are_the_same_octets() {
+    for len in [0, 1, 64, 1_000] {
+        let message = vec![0x5a; len];
+        let shares = common::shares_of(&message, 3, 5, 8);
+        let packed =
+            vmdt_ssms::split_packed(common::threshold(3, 5), &message, &mut common::rng(8))
+                .unwrap();
+        assert_eq!(packed.iter().len(), 5);
+        for (octets, share) in packed.iter().zip(&shares) {
+            assert_eq!(octets, &share.to_bytes()[..]);
+        }
+        assert!(packed.shares().eq(shares));
+        let shown = format!("{packed:?}");
+        assert_eq!(
+            shown,
+            format!("Packed {{ shares: 5, share_len: {} }}", 54 + len)
+        );
+    }
+}

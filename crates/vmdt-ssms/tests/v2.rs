@@ -320,6 +320,47 @@ fn a_bound_secret_is_needed_and_must_be_the_right_one() {
 }
 
 #[test]
+fn segments_are_appended_and_a_failure_leaves_the_buffer_alone() {
+    let message = text(1_000);
+    let sealer = Sealer::new(threshold(2, 3), envelope(1)).with_bound_secret(&[9; 32]);
+    let sealed = sealer.seal(&message, &mut rng(1)).unwrap();
+    let mut collector = Collector::new(sealed.manifest.clone());
+    let mut out = b"before".to_vec();
+    collector.add(sealed.shares[2].to_bytes()).unwrap();
+    assert!(collector.open_to(Some(&[9; 32]), &mut out).is_err());
+    collector.add(sealed.shares[1].to_bytes()).unwrap();
+    assert_eq!(
+        collector.open_to(None, &mut out),
+        Err(OpenError::KeyCommitment)
+    );
+    assert_eq!(out, b"before");
+    collector.open_to(Some(&[9; 32]), &mut out).unwrap();
+    collector.open_to(Some(&[9; 32]), &mut out).unwrap();
+    assert_eq!(out, [&b"before"[..], &message, &message].concat());
+}
+
+#[test]
+fn long_segments_open_from_any_shares_and_every_octet_counts() {
+    // Long enough for several strips of encryption, coding and hashing.
+    for (k, n, len) in [(3, 5, 700_001), (2, 3, 1 << 19), (7, 10, 400_000)] {
+        let message = text(len);
+        let sealed = sealed(k, n, &message);
+        for from in 0..=usize::from(n - k) {
+            let shares = sealed.shares[from..][..usize::from(k)].iter();
+            let opened = open(&sealed.manifest, shares.map(|s| s.to_bytes()));
+            assert!(opened.unwrap() == message, "{k} of {n} from {from}");
+        }
+        let octets = sealed.shares[1].to_bytes();
+        for at in (0..octets.len()).step_by(10_007).chain([octets.len() - 1]) {
+            let mut altered = octets.to_vec();
+            altered[at] ^= 0x10;
+            let mut collector = Collector::new(sealed.manifest.clone());
+            assert!(collector.add(altered.into()).is_err(), "octet {at}");
+        }
+    }
+}
+
+#[test]
 fn manifests_have_one_encoding() {
     let party = |name: &[u8]| PartyId::new(name).unwrap();
     let envelope = Envelope::new([3; 16], party(b""), Recipient::Group(party(&[0xff; 64])));

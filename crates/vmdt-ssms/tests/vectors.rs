@@ -10,12 +10,10 @@
 
 mod common;
 
-use core::convert::Infallible;
 use core::num::NonZeroU8;
 
 use bytes::Bytes;
-use common::threshold;
-use rand_chacha::rand_core::{TryCryptoRng, TryRng};
+use common::{Script, threshold, unhex};
 use vmdt_ssms::{Share, reconstruct, shamir, split, split_slice};
 
 #[derive(Default, Clone)]
@@ -45,13 +43,6 @@ impl Case {
     fn key(&self) -> [u8; 32] {
         self.key.clone().try_into().unwrap()
     }
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
-        .collect()
 }
 
 fn cases() -> Vec<Case> {
@@ -84,37 +75,6 @@ fn cases() -> Vec<Case> {
     }
     cases
 }
-
-/// A generator that gives out the octets it was made of, once.
-struct Script(Vec<u8>);
-
-impl TryRng for Script {
-    type Error = Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        let mut octets = [0; 4];
-        self.try_fill_bytes(&mut octets)?;
-        Ok(u32::from_le_bytes(octets))
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        let mut octets = [0; 8];
-        self.try_fill_bytes(&mut octets)?;
-        Ok(u64::from_le_bytes(octets))
-    }
-
-    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
-        assert!(
-            out.len() <= self.0.len(),
-            "more randomness drawn than the scheme needs"
-        );
-        out.copy_from_slice(&self.0[..out.len()]);
-        self.0.drain(..out.len());
-        Ok(())
-    }
-}
-
-impl TryCryptoRng for Script {}
 
 #[test]
 fn the_file_holds_every_case() {

@@ -48,7 +48,7 @@ impl Splitter {
     /// follow.
     ///
     /// Digests are fastest when pieces are multiples of 16 KiB, so `k` times that, or some multiple
-    /// of it, is a good length: at 3 of 5, 192 KiB seals almost twice as fast per octet as 64 KiB.
+    /// of it, is a good length: at 3 of 5, 192 KiB seals a fifth faster per octet than 64 KiB.
     ///
     /// # Errors
     ///

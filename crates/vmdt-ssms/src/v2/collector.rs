@@ -124,7 +124,9 @@ impl Collector {
     /// [`OpenError`]. The shares are genuine, so all but [`OpenError::TooFew`] blame the sender,
     /// or the lack of a bound secret.
     pub fn open(&self) -> Result<Vec<u8>, OpenError> {
-        self.open_with(None)
+        let mut message = Vec::new();
+        self.open_to(None, &mut message)?;
+        Ok(message)
     }
 
     /// As [`Collector::open`], with the secret of
@@ -134,10 +136,23 @@ impl Collector {
     ///
     /// As [`Collector::open`].
     pub fn open_bound(&self, secret: &[u8; KEY_LEN]) -> Result<Vec<u8>, OpenError> {
-        self.open_with(Some(secret))
+        let mut message = Vec::new();
+        self.open_to(Some(secret), &mut message)?;
+        Ok(message)
     }
 
-    fn open_with(&self, bound: Option<&[u8; KEY_LEN]>) -> Result<Vec<u8>, OpenError> {
+    /// As [`Collector::open`], or with a bound secret [`Collector::open_bound`], but appends the
+    /// segment to `out`: segments can be put together in one buffer, or a buffer used again, and
+    /// each octet is written once, from the shares' bodies to its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Collector::open`]; `out` is as it was before then.
+    pub fn open_to(
+        &self,
+        bound: Option<&[u8; KEY_LEN]>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
         let threshold = self.manifest.threshold();
         let k = usize::from(threshold.k());
         if self.shares.len() < k {
@@ -151,8 +166,8 @@ impl Collector {
             return Err(OpenError::KeyCommitment);
         }
         match self.manifest.form() {
-            Form::Replicated => self.open_replicated(&key),
-            Form::Dispersed => self.open_dispersed(&key),
+            Form::Replicated => self.open_replicated(&key, out),
+            Form::Dispersed => self.open_dispersed(&key, out),
         }
     }
 
@@ -165,7 +180,7 @@ impl Collector {
         key
     }
 
-    fn open_replicated(&self, key: &ContentKey) -> Result<Vec<u8>, OpenError> {
+    fn open_replicated(&self, key: &ContentKey, out: &mut Vec<u8>) -> Result<(), OpenError> {
         // A sender can have given different bodies to different holders: one of them at most is
         // the one committed to.
         let (share, _) = self
@@ -173,12 +188,13 @@ impl Collector {
             .iter()
             .find(|(_, hash)| digest::content(core::iter::once(hash)) == self.manifest.content)
             .ok_or(OpenError::Content)?;
-        let mut message = share.body().to_vec();
-        key.cipher().stream(0).apply(&mut message);
-        Ok(message)
+        out.reserve_exact(share.body().len());
+        let body = share.body();
+        key.cipher().stream(0).append(body, out, body.len());
+        Ok(())
     }
 
-    fn open_dispersed(&self, key: &ContentKey) -> Result<Vec<u8>, OpenError> {
+    fn open_dispersed(&self, key: &ContentKey, out: &mut Vec<u8>) -> Result<(), OpenError> {
         let code = Code::for_recovery(self.manifest.threshold());
         let pieces: Vec<(NonZeroU8, &[u8])> = self
             .shares
@@ -196,15 +212,13 @@ impl Collector {
             .map(|(share, hash)| (share.index().get(), *hash))
             .filter(|(index, _)| *index <= k)
             .collect();
-        hashes.extend(
-            rebuilt
-                .computed()
-                .map(|(index, piece)| (index, digest::body(piece))),
-        );
+        let (indices, computed): (Vec<u8>, Vec<&[u8]>) = rebuilt.computed().unzip();
+        hashes.extend(indices.into_iter().zip(digest::bodies(&computed)));
         hashes.sort_unstable_by_key(|(index, _)| *index);
         if digest::content(hashes.iter().map(|(_, hash)| hash)) != self.manifest.content {
             return Err(OpenError::Content);
         }
-        Ok(rebuilt.decrypt(&key.cipher()))
+        rebuilt.decrypt_to(&key.cipher(), out);
+        Ok(())
     }
 }

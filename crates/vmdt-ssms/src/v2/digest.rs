@@ -1,5 +1,8 @@
 //! The hashes of suite 1, each in a domain of its own.
 
+use alloc::vec::Vec;
+
+use super::share::HEAD_LEN;
 use crate::cipher::PieceKey;
 use crate::share::KEY_LEN;
 
@@ -44,7 +47,12 @@ impl ContentKey {
 }
 
 pub(crate) fn body(body: &[u8]) -> Digest {
-    *blake3::hash(body).as_bytes()
+    bodies(&[body]).first().copied().unwrap_or_default()
+}
+
+/// The hashes of bodies of one length.
+pub(crate) fn bodies(bodies: &[&[u8]]) -> Vec<Digest> {
+    super::lanes::bodies(bodies)
 }
 
 pub(crate) fn content<'a>(bodies: impl Iterator<Item = &'a Digest>) -> Digest {
@@ -63,6 +71,22 @@ pub(crate) fn share(head: &[u8], body: &Digest) -> Digest {
     // The head holds a key share.
     zeroize::Zeroize::zeroize(&mut hasher);
     digest
+}
+
+/// The digests of all shares of a segment, from their heads and the hashes of their bodies.
+pub(crate) fn shares<'a>(
+    shares: impl Iterator<Item = (&'a [u8; HEAD_LEN], &'a Digest)>,
+) -> Vec<Digest> {
+    let mut inputs = zeroize::Zeroizing::new(Vec::with_capacity(shares.size_hint().0));
+    inputs.extend(shares.map(|(head, body)| {
+        let mut input = [0; HEAD_LEN + DIGEST_LEN];
+        let (to_head, to_body) = input.split_at_mut(HEAD_LEN);
+        to_head.copy_from_slice(head);
+        to_body.copy_from_slice(body);
+        input
+    }));
+    let inputs: Vec<&[u8]> = inputs.iter().map(|input| &input[..]).collect();
+    super::lanes::hashes(&inputs, Some(SHARE))
 }
 
 pub(crate) fn manifest(octets: &[u8]) -> Digest {

@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use rand_core::CryptoRng;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::digest::{self, ContentKey, Digest};
 use super::error::SealError;
+use super::lanes::{Bodies, STRIP};
 use super::manifest::{Envelope, Form, Manifest, Position};
 use super::share::Share;
 use crate::dispersal::Code;
@@ -142,8 +143,22 @@ impl Sealer {
                 (vec![Bytes::from(body); n], vec![hash; n])
             }
             Form::Dispersed => {
-                let pieces = self.code.seal(key.as_bytes(), segment);
-                let hashes = pieces.iter().map(|piece| digest::body(piece)).collect();
+                let len = self.code.piece_len(segment.len());
+                let mut bodies = Bodies::new(n, len);
+                let mut hashed = 0;
+                let pieces = self
+                    .code
+                    .seal_and(key.as_bytes(), segment, |pieces, strip| {
+                        while hashed + STRIP < len && hashed + STRIP <= strip.end {
+                            let range = hashed..hashed + STRIP;
+                            let parts = pieces.iter().filter_map(|piece| piece.get(range.clone()));
+                            bodies.strip(parts);
+                            hashed += STRIP;
+                        }
+                    });
+                let rest = pieces.iter().filter_map(|piece| piece.get(hashed..));
+                let rest: Vec<&[u8]> = rest.collect();
+                let hashes = bodies.finish(&rest);
                 (pieces, hashes)
             }
         };
@@ -159,19 +174,19 @@ impl Sealer {
             size,
             commitment: key.commitment,
             content,
-            shares: Vec::with_capacity(n),
+            shares: Vec::new(),
         };
         // The capacity is exact so that no share is moved, which would leave a copy behind.
         let mut shares = Vec::with_capacity(n);
-        for ((index, body), hash) in threshold.indices().zip(bodies).zip(&hashes) {
+        let mut bodies = bodies.into_iter();
+        polynomials.each(threshold.n(), |index, value| {
+            let body = bodies.next().unwrap_or_default();
             shares.push(Share::blank(&manifest, index, body));
             if let Some(share) = shares.last_mut() {
-                let mut value = polynomials.at(index);
-                share.set_key_share(&value);
-                value.zeroize();
-                manifest.shares.push(digest::share(share.head(), hash));
+                share.set_key_share(value);
             }
-        }
+        });
+        manifest.shares = digest::shares(shares.iter().map(Share::head).zip(&hashes));
         Ok(Sealed { manifest, shares })
     }
 }

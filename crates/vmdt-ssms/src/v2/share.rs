@@ -3,15 +3,14 @@
 use core::fmt;
 use core::num::NonZeroU8;
 
-use alloc::vec::Vec;
-
 use bytes::Bytes;
 use zeroize::{Zeroize as _, ZeroizeOnDrop};
 
+use super::digest;
 use super::error::{ShareFault, ShareRefused};
 use super::manifest::{MARK, Manifest, SUITE, VERSION};
 use crate::gf256::Lanes;
-use crate::share::KEY_LEN;
+use crate::share::{KEY_LEN, joined};
 
 /// The length of a version 2 share's head in octets.
 pub const HEAD_LEN: usize = 68;
@@ -19,6 +18,15 @@ pub const HEAD_LEN: usize = 68;
 const KIND: u8 = b'S';
 /// Everything before the key share.
 const PUBLIC_LEN: usize = HEAD_LEN - KEY_LEN;
+
+/// The digest that the manifest lists for the share with these octets, so that a holder, which has
+/// no use for the rest of the manifest, can check what it is given. `None` for fewer octets than a
+/// head has.
+#[must_use]
+pub fn share_digest(octets: &[u8]) -> Option<[u8; 32]> {
+    let (head, body) = octets.split_first_chunk::<HEAD_LEN>()?;
+    Some(digest::share(head, &digest::body(body)))
+}
 
 /// One share of a segment.
 ///
@@ -146,10 +154,7 @@ impl Share {
     /// The share as it travels, head and body in one new buffer.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut octets = Vec::with_capacity(self.len());
-        octets.extend_from_slice(&self.head);
-        octets.extend_from_slice(&self.body);
-        octets.into()
+        joined(&[&self.head, &self.body])
     }
 }
 

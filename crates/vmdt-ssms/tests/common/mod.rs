@@ -1,9 +1,11 @@
 //! What the test files share.
 #![allow(dead_code)]
 
+use core::convert::Infallible;
+
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng as _;
+use rand_chacha::rand_core::{SeedableRng as _, TryCryptoRng, TryRng};
 use vmdt_ssms::{Share, Threshold, split};
 
 pub(crate) fn rng(seed: u64) -> ChaCha20Rng {
@@ -42,3 +44,41 @@ pub(crate) fn subsets(of: usize, count: usize) -> Vec<Vec<usize>> {
 pub(crate) fn picked(shares: &[Share], positions: &[usize]) -> Vec<Share> {
     positions.iter().map(|&i| shares[i].clone()).collect()
 }
+
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
+        .collect()
+}
+
+/// A generator that gives out the octets it was made of, once.
+pub(crate) struct Script(pub(crate) Vec<u8>);
+
+impl TryRng for Script {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut octets = [0; 4];
+        self.try_fill_bytes(&mut octets)?;
+        Ok(u32::from_le_bytes(octets))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut octets = [0; 8];
+        self.try_fill_bytes(&mut octets)?;
+        Ok(u64::from_le_bytes(octets))
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
+        assert!(
+            out.len() <= self.0.len(),
+            "more randomness drawn than the scheme needs"
+        );
+        out.copy_from_slice(&self.0[..out.len()]);
+        self.0.drain(..out.len());
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Script {}

@@ -1,6 +1,7 @@
-//! Sharing a key of 32 octets, 3 of 5, beside other crates: `cargo run --release` in this folder.
+//! Sharing a key of 32 octets, 3 of 5, beside other crates: `cargo run --release --bin keys` in
+//! `benches/others`.
 
-#[path = "../../support/mod.rs"]
+#[path = "../../../support/mod.rs"]
 mod support;
 
 use rand_chacha::ChaCha8Rng;
