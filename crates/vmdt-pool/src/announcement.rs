@@ -3,6 +3,7 @@
 use core::num::NonZeroU8;
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use vmdt_wire::{MessageId, NodeId};
 
 use crate::error::{AddError, Changed};
@@ -15,7 +16,14 @@ pub type Digest = [u8; 16];
 /// The longest label, in octets.
 pub const MAX_LABEL: usize = 512;
 
-/// What one listed share counts against the octet bounds, beside the share itself.
+/// The longest details, in octets.
+pub const MAX_DETAILS: usize = 32 << 10;
+
+/// The most receivers one message may have.
+pub const MAX_RECEIVERS: usize = 64;
+
+/// What one listed share counts against the octet bounds for each receiver, beside the share
+/// itself.
 const PLACEMENT_COST: u64 = 160;
 
 /// What one entry counts against the octet bounds, beside its shares.
@@ -39,14 +47,36 @@ pub struct Placement {
 ///
 /// At least `k` and at most `n` shares are listed, in any order. A sender may announce a message
 /// again to move shares to other holders, to list more of its shares, or to activate frozen ones;
-/// everything else is fixed by the first announcement.
+/// everything else is fixed by the first announcement. The highest [`version`](Self::version) says
+/// where shares are, in whatever order the announcements come.
+///
+/// ```
+/// use std::num::NonZeroU8;
+/// use vmdt_pool::{Announcement, Placement};
+/// use vmdt_wire::{MessageId, NodeId};
+///
+/// let node = |name: &str| name.parse::<NodeId>().unwrap();
+/// let at = |i: u8, holder: &str| Placement {
+///     index: NonZeroU8::new(i).unwrap(),
+///     holder: node(holder),
+///     digest: [i; 16],
+///     active: true,
+/// };
+/// let id = MessageId::from_random([7; 12]);
+/// let announcement = Announcement::new(id, node("alice"), node("bob"), 2)
+///     .with_shares(2, vec![at(1, "carol"), at(2, "dave")])
+///     .with_version(1)
+///     .with_group([node("erin")]);
+/// assert_eq!(announcement.check(), Ok(()));
+/// assert!(announcement.is_receiver(node("erin")));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
     /// The message.
     pub message: MessageId,
     /// Who sends it and alone may announce it.
     pub sender: NodeId,
-    /// Who is to get it and alone may claim it.
+    /// Who is to get it and, with the [`group`](Self::group), alone may claim it.
     pub receiver: NodeId,
     /// The number of shares, 2 to 255.
     pub n: u8,
@@ -58,20 +88,151 @@ pub struct Announcement {
     pub label: String,
     /// The content type. Not interpreted.
     pub content: u8,
+    /// Which placement this is: a higher one replaces a lower one, a lower one and another one with
+    /// the same number are ignored. 0 is a sender that does not number its announcements: among
+    /// those the last one to come counts, so they have to stay in order.
+    pub version: u32,
+    /// What the receiver needs to know beyond the shares (a signed manifest), at most
+    /// [`MAX_DETAILS`] octets. Not interpreted, and fixed: another value for the same message is an
+    /// error.
+    pub details: Bytes,
+    /// Whether the content is sealed end to end, so that k shares alone do not open it. The direct
+    /// way from the sender to a receiver may then carry all of them; members still hold fewer than
+    /// k, whatever stands here.
+    pub sealed: bool,
+    /// Further receivers: each claims and acknowledges for itself. With
+    /// [`receiver`](Self::receiver) at most [`MAX_RECEIVERS`].
+    pub group: Vec<NodeId>,
+}
+
+impl Default for Announcement {
+    /// Without ids, shares or threshold: what `..` stands for when the other fields are given. It
+    /// does not pass [`check`](Announcement::check) as it is.
+    fn default() -> Self {
+        Announcement {
+            message: MessageId::ZERO,
+            sender: NodeId::EMPTY,
+            receiver: NodeId::EMPTY,
+            n: 0,
+            k: 0,
+            shares: Vec::new(),
+            label: String::new(),
+            content: 0,
+            version: 0,
+            details: Bytes::new(),
+            sealed: false,
+            group: Vec::new(),
+        }
+    }
+}
+
+/// How an announcement stands to the one that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It replaces what is known.
+    Newer,
+    /// It was overtaken, or is the one that is known.
+    Stale,
 }
 
 impl Announcement {
+    /// Message `message` with threshold `k`, without shares yet, for one receiver.
+    pub fn new(message: MessageId, sender: NodeId, receiver: NodeId, k: u8) -> Self {
+        Announcement {
+            message,
+            sender,
+            receiver,
+            k,
+            ..Announcement::default()
+        }
+    }
+
+    /// With these of its `n` shares.
+    #[must_use]
+    pub fn with_shares(mut self, n: u8, shares: Vec<Placement>) -> Self {
+        self.n = n;
+        self.shares = shares;
+        self
+    }
+
+    /// With this placement version.
+    #[must_use]
+    pub fn with_version(mut self, version: u32) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// With this label and content type.
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<String>, content: u8) -> Self {
+        self.label = label.into();
+        self.content = content;
+        self
+    }
+
+    /// With these details.
+    #[must_use]
+    pub fn with_details(mut self, details: Bytes) -> Self {
+        self.details = details;
+        self
+    }
+
+    /// Says that the content is sealed end to end.
+    #[must_use]
+    pub fn with_sealed(mut self, sealed: bool) -> Self {
+        self.sealed = sealed;
+        self
+    }
+
+    /// With further receivers.
+    #[must_use]
+    pub fn with_group(mut self, group: impl IntoIterator<Item = NodeId>) -> Self {
+        self.group = group.into_iter().collect();
+        self
+    }
+
+    /// All receivers.
+    pub fn receivers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        core::iter::once(self.receiver).chain(self.group.iter().copied())
+    }
+
+    /// Whether `node` is one of the receivers. Linear in their number.
+    pub fn is_receiver(&self, node: NodeId) -> bool {
+        self.receivers().any(|receiver| receiver == node)
+    }
+
+    /// The most shares that `node` may come to carry or keep: all of them at the sender and the
+    /// receivers, fewer than k elsewhere.
+    pub fn most_at(&self, node: NodeId) -> u8 {
+        if self.is_owner(node) {
+            self.n
+        } else {
+            self.k.saturating_sub(1)
+        }
+    }
+
+    /// The most shares that the direct way from the sender to a receiver may carry: all of a sealed
+    /// message, fewer than k of another.
+    pub fn most_direct(&self) -> u8 {
+        if self.sealed {
+            self.n
+        } else {
+            self.k.saturating_sub(1)
+        }
+    }
+
     /// Checks what can be checked without knowing anything else.
     ///
     /// # Errors
     ///
     /// A reserved id, a threshold outside 2 <= k <= n, fewer than k or more than n shares, an index
-    /// above n or listed twice, a label that is too long.
+    /// above n or listed twice, a receiver listed twice or too many of them, a label or details
+    /// that are too long.
     pub fn check(&self) -> Result<(), AddError> {
         let (n, k) = (self.n, self.k);
         if self.message == MessageId::ZERO
             || self.sender == NodeId::EMPTY
-            || self.receiver == NodeId::EMPTY
+            || self.receivers().any(|receiver| receiver == NodeId::EMPTY)
             || self
                 .shares
                 .iter()
@@ -95,6 +256,23 @@ impl Announcement {
                 found: self.label.len(),
                 allowed: MAX_LABEL,
             });
+        }
+        if self.details.len() > MAX_DETAILS {
+            return Err(AddError::DetailsTooLong {
+                found: self.details.len(),
+                allowed: MAX_DETAILS,
+            });
+        }
+        let receivers = self.group.len().saturating_add(1);
+        if receivers > MAX_RECEIVERS {
+            return Err(AddError::TooManyReceivers {
+                found: receivers,
+                allowed: MAX_RECEIVERS,
+            });
+        }
+        let mut named = BTreeSet::new();
+        if let Some(receiver) = self.receivers().find(|receiver| !named.insert(*receiver)) {
+            return Err(AddError::DuplicateReceiver { receiver });
         }
         let mut seen = BTreeSet::new();
         for &Placement { index, .. } in &self.shares {
@@ -121,10 +299,11 @@ impl Announcement {
             .map(|share| share.index)
     }
 
-    /// A copy with the shares in index order: how the machines keep and compare announcements.
+    /// A copy with the shares in index order and the group in id order: how the machines keep and compare announcements.
     pub(crate) fn sorted(&self) -> Announcement {
         let mut copy = self.clone();
         copy.shares.sort_unstable_by_key(|share| share.index);
+        copy.group.sort_unstable();
         copy
     }
 
@@ -146,25 +325,34 @@ impl Announcement {
         self.shares.get_mut(at)
     }
 
-    /// Whether `node` is the sender or the receiver.
+    /// Whether `node` is the sender or a receiver.
     pub(crate) fn is_owner(&self, node: NodeId) -> bool {
-        node == self.sender || node == self.receiver
+        node == self.sender || self.is_receiver(node)
     }
 
     /// What keeping this announcement counts against the octet bounds.
     pub(crate) fn cost(&self) -> u64 {
-        ENTRY_COST + PLACEMENT_COST * self.shares.len() as u64 + self.label.len() as u64
+        let receivers = self.group.len() as u64 + 1;
+        ENTRY_COST
+            + PLACEMENT_COST * self.shares.len() as u64 * receivers
+            + self.label.len() as u64
+            + self.details.len() as u64
     }
 
-    /// Checks that `newer`, from the same sender, changes only what it may. Both are sorted.
-    pub(crate) fn check_update(&self, newer: &Announcement) -> Result<(), AddError> {
+    /// Checks that `newer`, from the same sender, changes only what it may, and says whether it
+    /// replaces this one. Both are sorted.
+    pub(crate) fn check_update(&self, newer: &Announcement) -> Result<Standing, AddError> {
+        let message = newer.message;
         if newer.sender != self.sender {
             return Err(AddError::ForeignSender {
-                message: newer.message,
+                message,
                 from: newer.sender,
             });
         }
-        let changed = if newer.receiver != self.receiver {
+        if newer.details != self.details {
+            return Err(AddError::DetailsDiffer { message });
+        }
+        let changed = if newer.receiver != self.receiver || newer.group != self.group {
             Some(Changed::Receiver)
         } else if newer.n != self.n {
             Some(Changed::Total)
@@ -174,16 +362,29 @@ impl Announcement {
             Some(Changed::Label)
         } else if newer.content != self.content {
             Some(Changed::Content)
+        } else if newer.sealed != self.sealed {
+            Some(Changed::Sealed)
         } else {
-            self.shares
-                .iter()
-                .find_map(|old| match newer.find(old.index) {
-                    None => Some(Changed::Missing(old.index)),
-                    Some(new) if new.digest != old.digest => Some(Changed::Digest(old.index)),
-                    Some(_) => None,
-                })
+            newer.shares.iter().find_map(|new| {
+                let old = self.find(new.index)?;
+                (new.digest != old.digest).then_some(Changed::Digest(new.index))
+            })
         };
-        changed.map_or(Ok(()), |what| Err(AddError::Changed(what)))
+        if let Some(what) = changed {
+            return Err(AddError::Changed(what));
+        }
+        let overtaken = newer.version < self.version;
+        if overtaken || newer.version == self.version && self.version > 0 {
+            return Ok(Standing::Stale);
+        }
+        // Only now: an older announcement may list less.
+        let left_out = self
+            .shares
+            .iter()
+            .find(|old| newer.find(old.index).is_none());
+        left_out.map_or(Ok(Standing::Newer), |old| {
+            Err(AddError::Changed(Changed::Missing(old.index)))
+        })
     }
 
     /// Keeps active what was active at the same holder: an unfreeze is never taken back. A holder

@@ -1,5 +1,7 @@
 //! The receiver's machine.
 
+mod persist;
+
 use core::num::NonZeroU8;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,15 +9,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use vmdt_wire::{MessageId, NodeId};
 
-use crate::announcement::{Announcement, Digest};
+use crate::announcement::{Announcement, Digest, Standing};
 use crate::config::CollectorConfig;
-use crate::early::{EarlyKey, EarlyRequests, EarlyShares};
+use crate::early::EarlyKey;
 use crate::error::{AddError, Bound, EndError, ShareError};
 use crate::estimator::Estimator;
 use crate::event::{Announced, CollectorEvent, Ended, ShareOutcome};
-use crate::gathering::{Ask, Gathering, Verdict};
+use crate::frame::Frame;
+use crate::gathering::{Ask, Gathering, Verdict, Waits};
+use crate::hedging::{Budget, HedgeConfig, HedgeReport};
+use crate::journal::{Journal, Key};
 use crate::ledger::{Ledger, Usage};
-use crate::timers::{Timers, after};
+use crate::paths::PathEstimate;
+use crate::storage::Anchor;
+use crate::timers::after;
 use crate::tombstone::Tombstones;
 
 /// What is remembered of an ended message.
@@ -58,17 +65,24 @@ pub struct Collector {
     gatherings: BTreeMap<MessageId, Gathering>,
     by_holder: BTreeSet<(NodeId, MessageId)>,
     ledger: Ledger,
-    early: EarlyShares,
-    requests: EarlyRequests,
-    tombstones: Tombstones<End>,
-    timers: Timers<Timer>,
+    frame: Frame<End, Timer>,
     estimator: Estimator,
+    paths: BTreeMap<NodeId, PathEstimate>,
+    /// Octets of a usual share, smoothed; 0 before the first.
+    share_octets: u64,
+    /// Present when shares are asked for early.
+    budget: Option<Budget>,
     events: VecDeque<Queued>,
 }
 
 impl Collector {
-    /// An empty collector.
+    /// An empty collector that lives in memory. [`restore`](Self::restore) makes a durable one.
     pub fn new(config: CollectorConfig) -> Self {
+        Collector::with_journal(config, None)
+    }
+
+    fn with_journal(config: CollectorConfig, anchor: Option<Anchor>) -> Self {
+        let tombstones = Tombstones::new(config.max_tombstones, config.tombstone_ttl);
         Collector {
             gatherings: BTreeMap::new(),
             by_holder: BTreeSet::new(),
@@ -83,17 +97,22 @@ impl Collector {
                 ),
                 None,
             ),
-            early: EarlyShares::new(&config.early),
-            requests: EarlyRequests::new(&config.early),
-            tombstones: Tombstones::new(config.max_tombstones, config.tombstone_ttl),
-            timers: Timers::new(),
+            frame: Frame::new(
+                &config.early,
+                tombstones,
+                Journal::new(persist::SPACE, anchor),
+            ),
             estimator: Estimator::new(config.unfreeze_after),
+            paths: BTreeMap::new(),
+            share_octets: 0,
+            budget: None,
             events: VecDeque::new(),
             config,
         }
     }
 
-    /// Takes an announcement; the caller has checked that it came from its sender.
+    /// Takes an announcement; the caller has checked that it is its sender's: that it came from there,
+    /// or that its signature covers it.
     ///
     /// What may change in a re-announcement is what [`Pool::add`](crate::Pool::add) allows. A share
     /// that moves is expected anew from its new holder.
@@ -107,6 +126,26 @@ impl Collector {
         now: Instant,
         announcement: &Announcement,
     ) -> Result<Announced, AddError> {
+        self.announce_from(now, announcement.sender, announcement)
+    }
+
+    /// Takes an announcement that `from` passed on, a holder perhaps, which the caller cannot check.
+    ///
+    /// What is not the sender's own word begins a message, but changes nothing about one that is
+    /// known, and gives way whole to what the sender says itself, whatever its version. Until then
+    /// nobody is blamed for a share that does not match, and the share is kept among what came
+    /// early.
+    ///
+    /// # Errors
+    ///
+    /// As [`announce`](Self::announce). If the sender's own word does not fit the bounds, what was
+    /// heard in its place is given up, too.
+    pub fn announce_from(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        announcement: &Announcement,
+    ) -> Result<Announced, AddError> {
         self.handle_timeout(now);
         announcement.check()?;
         let &Announcement {
@@ -115,13 +154,13 @@ impl Collector {
             receiver,
             ..
         } = announcement;
-        if receiver != self.config.local {
+        if !announcement.is_receiver(self.config.local) {
             return Err(AddError::NotReceiver {
                 receiver,
                 local: self.config.local,
             });
         }
-        if let Some((owner, end)) = self.tombstones.get(message) {
+        if let Some((owner, end)) = self.frame.tombstones.get(message) {
             if owner != sender {
                 return Err(AddError::ForeignSender {
                     message,
@@ -133,10 +172,28 @@ impl Collector {
                 End::Given => Announced::Ended,
             });
         }
-        let wait = self.estimator.wait();
         let mut newer = announcement.sorted();
+        let hearsay = from != sender;
+        let mut kept = Vec::new();
+        if let Some(known) = self.gatherings.get_mut(&message) {
+            if hearsay {
+                return Ok(Announced::Known);
+            }
+            let confirmed = core::mem::take(&mut known.hearsay);
+            if confirmed {
+                self.frame.journal.mark(Key::Entry(message));
+            }
+            let replaced = confirmed && known.announcement != newer;
+            if replaced && known.verdict == Verdict::Collecting {
+                kept = self.forget(message);
+            }
+        }
+        let floor = self.budget.map(|budget| budget.config().floor);
+        let waits = waits(&self.estimator, &self.paths, self.share_octets, floor);
         let outcome = if let Some(known) = self.gatherings.get_mut(&message) {
-            known.announcement.check_update(&newer)?;
+            if known.announcement.check_update(&newer)? == Standing::Stale {
+                return Ok(Announced::Known);
+            }
             newer.keep_active(&known.announcement);
             if newer == known.announcement {
                 return Ok(Announced::Known);
@@ -146,26 +203,36 @@ impl Collector {
             for share in &known.announcement.shares {
                 self.by_holder.remove(&(share.holder, message));
             }
-            known.update(now, newer, wait);
+            known.update(now, newer, waits);
             Announced::Updated
         } else {
             let withdrawn = |by| {
-                let asked = self.requests.get(message, by);
+                let asked = self.frame.requests.get(message, by);
                 asked.is_some_and(|asked| asked.removed)
             };
-            if withdrawn(sender) || withdrawn(receiver) {
-                self.bury(now, message, sender, End::Given);
+            if withdrawn(sender) || withdrawn(self.config.local) {
+                self.frame.bury(now, message, sender, End::Given);
                 return Ok(Announced::Ended);
             }
             self.ledger.charge(sender, 1, newer.cost())?;
-            self.timers
+            self.frame
+                .timers
                 .set(Timer::Expire(message), after(now, self.config.ttl));
-            self.gatherings
-                .insert(message, Gathering::new(now, newer, wait));
+            let mut gathering = Gathering::new(now, newer, waits);
+            gathering.hearsay = hearsay;
+            self.gatherings.insert(message, gathering);
             Announced::New
         };
         for share in &announcement.shares {
             self.by_holder.insert((share.holder, message));
+        }
+        self.frame.journal.mark(Key::Entry(message));
+        for (holder, index, digest, share) in kept {
+            // What does not match now is nobody's fault: it matched what was said then.
+            let listed = announcement.placement(index);
+            if listed.is_some_and(|listed| listed.digest == digest) {
+                let _ = self.admit(now, holder, message, index, share, digest);
+            }
         }
         self.take_early(now, message);
         self.complete(message);
@@ -173,10 +240,36 @@ impl Collector {
         Ok(outcome)
     }
 
+    /// Takes back a message that was known from hearsay, and returns the shares that were in.
+    fn forget(&mut self, message: MessageId) -> Vec<(NodeId, NonZeroU8, Digest, Bytes)> {
+        let Some(gathering) = self.gatherings.remove(&message) else {
+            return Vec::new();
+        };
+        let announcement = &gathering.announcement;
+        self.ledger
+            .refund(announcement.sender, 1, gathering.octets());
+        for share in &announcement.shares {
+            self.by_holder.remove(&(share.holder, message));
+        }
+        self.frame.timers.cancel(Timer::Look(message));
+        self.frame.timers.cancel(Timer::Expire(message));
+        self.frame.journal.mark(Key::Entry(message));
+        let shares = gathering.arrived().filter_map(|index| {
+            let listed = announcement.find(index)?;
+            let share = gathering.octets_of(index)?;
+            Some((listed.holder, index, listed.digest, share))
+        });
+        let shares: Vec<_> = shares.collect();
+        for (_, index, ..) in &shares {
+            self.frame.journal.mark(Key::Share(message, *index));
+        }
+        shares
+    }
+
     fn take_early(&mut self, now: Instant, message: MessageId) {
-        let waiting: Vec<EarlyKey> = self.early.keys(message).collect();
+        let waiting: Vec<EarlyKey> = self.frame.early.keys(message).collect();
         for key in waiting {
-            if let Some(share) = self.early.take(message, key) {
+            if let Some(share) = self.frame.early.take(message, key) {
                 let (from, index, digest) = key;
                 // What is refused here was never promised a place.
                 let _ = self.admit(now, from, message, index, share, digest);
@@ -200,14 +293,15 @@ impl Collector {
         digest: Digest,
     ) -> Result<ShareOutcome, ShareError> {
         self.handle_timeout(now);
-        if let Some((_, end)) = self.tombstones.get(message) {
+        if let Some((_, end)) = self.frame.tombstones.get(message) {
             return Ok(match end {
                 End::Delivered => ShareOutcome::AlreadyDelivered,
                 End::Given => ShareOutcome::Ended,
             });
         }
         if !self.gatherings.contains_key(&message) {
-            self.early
+            self.frame
+                .early
                 .insert(now, message, (from, index, digest), share)?;
             return Ok(ShareOutcome::Early);
         }
@@ -238,6 +332,11 @@ impl Collector {
         };
         let holder = listed.holder;
         if listed.digest != digest {
+            if gathering.hearsay {
+                let key = (from, index, digest);
+                self.frame.early.insert(now, message, key, share)?;
+                return Ok(ShareOutcome::Early);
+            }
             // Only the holder's own failure says that the share is not to be relied on.
             if from == holder {
                 gathering.lose(index);
@@ -255,7 +354,16 @@ impl Collector {
         }
         self.ledger
             .charge(gathering.announcement.sender, 0, share.len() as u64)?;
+        let octets = share.len() as u64;
         gathering.accept(now, index, share);
+        self.share_octets = match self.share_octets {
+            0 => octets,
+            mean => mean - mean / 8 + octets / 8,
+        };
+        if let Some(budget) = &mut self.budget {
+            budget.arrived(octets);
+        }
+        self.frame.journal.mark(Key::Share(message, index));
         Ok(ShareOutcome::Accepted)
     }
 
@@ -291,14 +399,14 @@ impl Collector {
         by: NodeId,
     ) -> Result<Ended, EndError> {
         self.handle_timeout(now);
-        if let Some((sender, _)) = self.tombstones.get(message) {
+        if let Some((sender, _)) = self.frame.tombstones.get(message) {
             if by != sender && by != self.config.local {
                 return Err(EndError::NotOwner { by });
             }
             return Ok(Ended::Already);
         }
         if let Some(gathering) = self.gatherings.get(&message) {
-            if !gathering.announcement.is_owner(by) {
+            if by != gathering.announcement.sender && by != self.config.local {
                 return Err(EndError::NotOwner { by });
             }
             self.end(now, message, End::Given);
@@ -308,12 +416,13 @@ impl Collector {
             }
             return Ok(Ended::Now);
         }
-        self.requests.of(now, message, by)?.removed = true;
+        self.frame.requests.of(now, message, by)?.removed = true;
         Ok(Ended::Early)
     }
 
     /// The verdict on [`CollectorEvent::Complete`]: the message is with its user. It leaves a
-    /// tombstone, so that it is delivered once. Returns false when no polled set of this message is
+    /// tombstone, so that it is delivered once. A durable collector says when that is on disk
+    /// ([`CollectorEvent::Settled`]): only then acknowledge it to the sender. Returns false when no polled set of this message is
     /// waiting for a verdict.
     pub fn delivered(&mut self, now: Instant, message: MessageId) -> bool {
         let out = self.is_out(message);
@@ -400,28 +509,41 @@ impl Collector {
     /// When [`handle_timeout`](Self::handle_timeout) may have something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [
-            self.timers.next(),
-            self.early.next(),
-            self.requests.next(),
-            self.tombstones.next(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        self.frame.next()
     }
 
     /// Does what is due: asks for late shares, expires.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.tombstones.expire(now);
-        self.early.expire(now);
-        self.requests.expire(now);
-        while let Some(timer) = self.timers.pop_due(now) {
+        self.frame.expire(now);
+        while let Some(timer) = self.frame.timers.pop_due(now) {
             match timer {
                 Timer::Look(message) => self.ask(now, message, true),
                 Timer::Expire(message) => self.expire(now, message),
             }
         }
+    }
+
+    /// Turns hedging on, with a full budget, or off. With it, a frozen share is asked for as soon as
+    /// an active one is later than the [estimate](Self::set_path) of its path would have it, within
+    /// the budget, and what is under way when k shares are in is cancelled
+    /// ([`CollectorEvent::Cancel`]).
+    pub fn set_hedging(&mut self, config: Option<HedgeConfig>) {
+        self.budget = config.map(Budget::new);
+    }
+
+    /// What hedging has cost and brought, if it is on.
+    pub fn hedging(&self) -> Option<HedgeReport> {
+        self.budget.map(|budget| budget.report())
+    }
+
+    /// What the way from `holder` to here can do at present; `None` when nothing is known of it any
+    /// more. It counts for shares that are announced or asked for from now on. The caller bounds
+    /// the number of holders: one entry each is kept.
+    pub fn set_path(&mut self, holder: NodeId, estimate: Option<PathEstimate>) {
+        match estimate {
+            Some(estimate) => self.paths.insert(holder, estimate),
+            None => self.paths.remove(&holder),
+        };
     }
 
     /// How long active shares are waited for at present before frozen ones are asked for.
@@ -431,7 +553,7 @@ impl Collector {
 
     /// Whether a message has ended here: delivered, revoked or expired, and still remembered.
     pub fn is_ended(&self, message: MessageId) -> bool {
-        self.tombstones.get(message).is_some()
+        self.frame.tombstones.get(message).is_some()
     }
 
     /// What is known about a message that is being collected: shares in index order.
@@ -457,23 +579,35 @@ impl Collector {
         if let Some(took) = gathering.collection_time() {
             self.estimator.sample(took);
         }
-        self.timers.cancel(Timer::Look(message));
+        self.frame.timers.cancel(Timer::Look(message));
         self.events.push_back(Queued::Complete(message));
+        if let Some(budget) = &mut self.budget {
+            for (index, holder) in gathering.unwanted() {
+                budget.cancelled();
+                self.events.push_back(Queued::Plain(CollectorEvent::Cancel {
+                    message,
+                    index,
+                    holder,
+                }));
+            }
+        }
     }
 
     /// Asks for what is missing and sets the time to look again.
     fn ask(&mut self, now: Instant, message: MessageId, last_resort: bool) {
-        let wait = self.estimator.wait();
+        let floor = self.budget.map(|budget| budget.config().floor);
+        let waits = waits(&self.estimator, &self.paths, self.share_octets, floor);
         let max_asks = self.config.max_asks;
         let Some(gathering) = self.gatherings.get_mut(&message) else {
             return;
         };
-        for ask in gathering.asks(now, wait, max_asks, last_resort) {
+        let budget = self.budget.as_mut();
+        for ask in gathering.asks(now, waits, max_asks, last_resort, budget) {
             self.events.push_back(Queued::Ask(message, ask));
         }
-        match gathering.next_look(now, wait, max_asks) {
-            Some(at) => self.timers.set(Timer::Look(message), at),
-            None => self.timers.cancel(Timer::Look(message)),
+        match gathering.next_look(now, waits.usual, max_asks) {
+            Some(at) => self.frame.timers.set(Timer::Look(message), at),
+            None => self.frame.timers.cancel(Timer::Look(message)),
         }
     }
 
@@ -492,14 +626,24 @@ impl Collector {
         for share in &gathering.announcement.shares {
             self.by_holder.remove(&(share.holder, message));
         }
-        self.timers.cancel(Timer::Look(message));
-        self.timers.cancel(Timer::Expire(message));
-        self.bury(now, message, sender, end);
+        self.frame.timers.cancel(Timer::Look(message));
+        self.frame.timers.cancel(Timer::Expire(message));
+        self.frame.bury(now, message, sender, end);
+        self.frame.journal.mark(Key::Entry(message));
+        for index in gathering.arrived() {
+            self.frame.journal.mark(Key::Share(message, index));
+        }
     }
+}
 
-    fn bury(&mut self, now: Instant, message: MessageId, sender: NodeId, end: End) {
-        self.early.forget(message);
-        self.requests.forget(message);
-        self.tombstones.insert(now, message, sender, end);
+fn waits<'a>(
+    estimator: &Estimator,
+    paths: &'a BTreeMap<NodeId, PathEstimate>,
+    octets: u64,
+    floor: Option<Duration>,
+) -> Waits<'a> {
+    Waits {
+        usual: estimator.wait(),
+        paths: floor.map(|floor| (paths, octets, floor)),
     }
 }

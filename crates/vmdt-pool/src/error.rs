@@ -5,6 +5,8 @@ use core::num::NonZeroU8;
 
 use vmdt_wire::{MessageId, NodeId};
 
+use crate::storage::StorageError;
+
 /// A bound of a [`Pool`](crate::Pool) or a [`Collector`](crate::Collector).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -64,7 +66,7 @@ pub struct QuotaError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Changed {
-    /// The receiver.
+    /// The receiver, or the group.
     Receiver,
     /// The number of shares, n.
     Total,
@@ -78,6 +80,8 @@ pub enum Changed {
     Label,
     /// The content type.
     Content,
+    /// Whether the content is sealed end to end.
+    Sealed,
 }
 
 impl fmt::Display for Changed {
@@ -90,6 +94,7 @@ impl fmt::Display for Changed {
             Changed::Missing(index) => write!(f, "the list of shares: {index} is left out"),
             Changed::Label => f.write_str("the label"),
             Changed::Content => f.write_str("the content type"),
+            Changed::Sealed => f.write_str("whether the content is sealed"),
         }
     }
 }
@@ -167,6 +172,34 @@ pub enum AddError {
         /// The most it may have.
         allowed: usize,
     },
+    /// The details are too long.
+    #[error("the details have {found} octets, at most {allowed} are allowed")]
+    DetailsTooLong {
+        /// Their length in octets.
+        found: usize,
+        /// The most they may have.
+        allowed: usize,
+    },
+    /// The details are not those of the first announcement.
+    #[error("the details of message {message} differ from those announced first: they are fixed")]
+    DetailsDiffer {
+        /// The message.
+        message: MessageId,
+    },
+    /// More receivers than one message may have.
+    #[error("{found} receivers are named, at most {allowed} are allowed")]
+    TooManyReceivers {
+        /// Receivers named.
+        found: usize,
+        /// The most there may be.
+        allowed: usize,
+    },
+    /// One receiver stands there twice.
+    #[error("receiver {receiver} is named twice")]
+    DuplicateReceiver {
+        /// The receiver.
+        receiver: NodeId,
+    },
     /// A re-announcement changes what is fixed.
     #[error("a re-announcement may move shares, but it changes {0}")]
     Changed(Changed),
@@ -218,6 +251,9 @@ pub enum StoreError {
     /// A bound is reached.
     #[error(transparent)]
     Quota(#[from] QuotaError),
+    /// The store behind the pool does not take it; see [`StorageError::NoSpace`] for a full disk.
+    #[error("the share cannot be kept: {0}")]
+    Storage(#[from] StorageError),
 }
 
 /// Why a claim was refused.
@@ -237,7 +273,7 @@ pub enum ClaimError {
         message: MessageId,
     },
     /// Only the receiver may claim.
-    #[error("{claimer} is not the receiver of the message")]
+    #[error("{claimer} is not a receiver of the message")]
     NotReceiver {
         /// Who claimed.
         claimer: NodeId,
@@ -267,7 +303,7 @@ pub enum ClaimError {
 #[non_exhaustive]
 pub enum UnfreezeError {
     /// Only the sender and the receiver may unfreeze.
-    #[error("{by} is neither the sender nor the receiver of the message")]
+    #[error("{by} is neither the sender nor a receiver of the message")]
     NotOwner {
         /// Who asked.
         by: NodeId,
@@ -282,13 +318,13 @@ pub enum UnfreezeError {
 #[non_exhaustive]
 pub enum EndError {
     /// Only the receiver acknowledges.
-    #[error("{by} is not the receiver of the message")]
+    #[error("{by} is not a receiver of the message")]
     NotReceiver {
         /// Who acknowledged.
         by: NodeId,
     },
     /// Only an owner removes: the sender or the receiver.
-    #[error("{by} is neither the sender nor the receiver of the message")]
+    #[error("{by} is neither the sender nor a receiver of the message")]
     NotOwner {
         /// Who removed.
         by: NodeId,

@@ -34,6 +34,10 @@ pub enum Stored {
     Early,
     /// The message has ended already; the share was dropped.
     Finished,
+    /// It is kept, but not on disk yet: an event [`Stored`](PoolEvent::Stored) or
+    /// [`StoreFailed`](PoolEvent::StoreFailed) will say how that went. Do not confirm it before.
+    /// Only a [restored](crate::Pool::restore) pool answers so.
+    Pending,
 }
 
 /// What an unfreeze did.
@@ -58,6 +62,8 @@ pub enum Ended {
     Now,
     /// It had ended before.
     Already,
+    /// It ended for this receiver; others still want it.
+    ForOne,
     /// The message is not announced yet; if the one who ended it turns out to be entitled to, the
     /// announcement will find it ended.
     Early,
@@ -73,7 +79,8 @@ pub enum PoolEvent {
         message: MessageId,
         /// The share.
         index: NonZeroU8,
-        /// Whom it is for; may be this node itself.
+        /// Whom it is for; may be this node itself. Each receiver of a group has an event of its
+        /// own.
         receiver: NodeId,
     },
     /// A share that had come before its announcement was dropped when the announcement came.
@@ -91,6 +98,26 @@ pub enum PoolEvent {
     Expired {
         /// The message.
         message: MessageId,
+    },
+    /// A share is on disk, and so is its announcement: confirm it to the sender.
+    Stored {
+        /// The message.
+        message: MessageId,
+        /// The share.
+        index: NonZeroU8,
+        /// Who brought it: the sender of the message.
+        from: NodeId,
+    },
+    /// The store did not take a share. It is not kept: tell the sender.
+    StoreFailed {
+        /// The message.
+        message: MessageId,
+        /// The share.
+        index: NonZeroU8,
+        /// Who brought it: the sender of the message.
+        from: NodeId,
+        /// Why.
+        reason: StoreError,
     },
 }
 
@@ -162,6 +189,16 @@ pub enum CollectorEvent {
         /// Who keeps it.
         holder: NodeId,
     },
+    /// k shares are in: `holder` need not bring this one any more. Only with
+    /// [hedging](crate::Collector::set_hedging).
+    Cancel {
+        /// The message.
+        message: MessageId,
+        /// The share.
+        index: NonZeroU8,
+        /// Who was to bring it.
+        holder: NodeId,
+    },
     /// The sender withdrew the message.
     Revoked {
         /// The message.
@@ -169,6 +206,12 @@ pub enum CollectorEvent {
     },
     /// The message cannot be completed: its time is over, or every set of shares was tried.
     Expired {
+        /// The message.
+        message: MessageId,
+    },
+    /// A delivered message is on disk as delivered: acknowledge it to its sender. Only a
+    /// [restored](crate::Collector::restore) collector says so.
+    Settled {
         /// The message.
         message: MessageId,
     },
@@ -211,6 +254,11 @@ impl fmt::Debug for CollectorEvent {
                 index,
                 holder,
             } => ask(f, "Claim", message, index, "holder", holder),
+            CollectorEvent::Cancel {
+                message,
+                index,
+                holder,
+            } => ask(f, "Cancel", message, index, "holder", holder),
             CollectorEvent::BadShare {
                 message,
                 index,
@@ -218,6 +266,9 @@ impl fmt::Debug for CollectorEvent {
             } => ask(f, "BadShare", message, index, "from", from),
             CollectorEvent::Revoked { message } => {
                 f.debug_struct("Revoked").field("message", message).finish()
+            }
+            CollectorEvent::Settled { message } => {
+                f.debug_struct("Settled").field("message", message).finish()
             }
             CollectorEvent::Expired { message } => {
                 f.debug_struct("Expired").field("message", message).finish()

@@ -9,11 +9,37 @@ use bytes::Bytes;
 use vmdt_wire::NodeId;
 
 use crate::announcement::Announcement;
+use crate::hedging::Budget;
+use crate::paths::PathEstimate;
 use crate::subsets::Subsets;
 use crate::timers::after;
 
 /// The longest wait between two asks for one share.
 const MAX_ASK_WAIT: Duration = Duration::from_secs(60);
+
+/// How long shares are waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits<'a> {
+    /// By experience with whole messages.
+    pub(crate) usual: Duration,
+    /// By the estimates of their paths, for a share of so many octets, but at least so long.
+    pub(crate) paths: Option<(&'a BTreeMap<NodeId, PathEstimate>, u64, Duration)>,
+}
+
+impl Waits<'_> {
+    /// After how long a share from `holder` is later than its path would have it, and after how long
+    /// it is late in any case.
+    fn of(&self, holder: NodeId) -> (Duration, Duration) {
+        let estimate = self.paths.and_then(|(paths, octets, floor)| {
+            let late = paths.get(&holder)?.late_after(octets);
+            Some(late.max(floor))
+        });
+        match estimate {
+            None => (self.usual, self.usual),
+            Some(soft) => (soft, self.usual.max(soft.saturating_mul(2))),
+        }
+    }
+}
 
 /// One announced share.
 #[derive(Clone)]
@@ -23,8 +49,10 @@ pub(crate) struct Part {
     expected: bool,
     /// Since when it is expected.
     since: Instant,
-    /// From when on it is late.
+    /// From when on it is late; with an estimate of its path, later than that.
     late_after: Instant,
+    /// From when on it is late whatever its path would have.
+    overdue_after: Instant,
     asks: u8,
     /// It was asked for a second time, so its time of arrival says nothing about its path.
     retried: bool,
@@ -47,12 +75,13 @@ impl fmt::Debug for Part {
 }
 
 impl Part {
-    fn new(now: Instant, active: bool, wait: Duration) -> Self {
+    fn new(now: Instant, active: bool, (wait, overdue): (Duration, Duration)) -> Self {
         Part {
             share: None,
             expected: active,
             since: now,
             late_after: after(now, wait),
+            overdue_after: after(now, overdue),
             asks: 0,
             retried: false,
             lost: false,
@@ -63,6 +92,15 @@ impl Part {
     /// It may still come without another ask.
     fn is_pending(&self, now: Instant) -> bool {
         self.share.is_none() && self.expected && !self.lost && self.late_after > now
+    }
+
+    /// It is later than its path would have it, but may well be on its way.
+    fn is_hedged(&self, now: Instant) -> bool {
+        self.share.is_none()
+            && self.expected
+            && !self.lost
+            && self.late_after <= now
+            && self.overdue_after > now
     }
 }
 
@@ -90,6 +128,8 @@ pub(crate) struct Ask {
 pub(crate) struct Gathering {
     /// Sorted.
     pub(crate) announcement: Announcement,
+    /// It is known from another than the sender only.
+    pub(crate) hearsay: bool,
     parts: BTreeMap<NonZeroU8, Part>,
     /// Good shares in the order in which they came.
     arrived: Vec<NonZeroU8>,
@@ -101,13 +141,17 @@ pub(crate) struct Gathering {
 }
 
 impl Gathering {
-    pub(crate) fn new(now: Instant, announcement: Announcement, wait: Duration) -> Self {
+    pub(crate) fn new(now: Instant, announcement: Announcement, waits: Waits<'_>) -> Self {
         let parts = announcement
             .shares
             .iter()
-            .map(|share| (share.index, Part::new(now, share.active, wait)))
+            .map(|share| {
+                let part = Part::new(now, share.active, waits.of(share.holder));
+                (share.index, part)
+            })
             .collect();
         Gathering {
+            hearsay: false,
             parts,
             arrived: Vec::new(),
             subsets: Subsets::new(announcement.k),
@@ -138,9 +182,9 @@ impl Gathering {
     }
 
     /// Takes over an announcement that was checked against the present one.
-    pub(crate) fn update(&mut self, now: Instant, newer: Announcement, wait: Duration) {
+    pub(crate) fn update(&mut self, now: Instant, newer: Announcement, waits: Waits<'_>) {
         for share in &newer.shares {
-            let fresh = Part::new(now, share.active, wait);
+            let fresh = Part::new(now, share.active, waits.of(share.holder));
             let old = self.announcement.find(share.index);
             let part = self
                 .parts
@@ -173,6 +217,26 @@ impl Gathering {
         part.took = (!part.retried).then(|| now.saturating_duration_since(part.since));
         self.arrived.push(index);
         true
+    }
+
+    /// As [`accept`](Self::accept), for a share that was here before a restart: when it came says
+    /// nothing about its path.
+    pub(crate) fn accept_restored(&mut self, now: Instant, index: NonZeroU8, share: Bytes) -> bool {
+        let new = self.accept(now, index, share);
+        if let Some(part) = self.parts.get_mut(&index) {
+            part.took = None;
+        }
+        new
+    }
+
+    /// The good shares that are in, in the order in which they came.
+    pub(crate) fn arrived(&self) -> impl Iterator<Item = NonZeroU8> + '_ {
+        self.arrived.iter().copied()
+    }
+
+    /// The octets of a good share.
+    pub(crate) fn octets_of(&self, index: NonZeroU8) -> Option<Bytes> {
+        self.parts.get(&index)?.share.clone()
     }
 
     /// Whether the set that is to be tried next is in.
@@ -237,23 +301,43 @@ impl Gathering {
 
     /// Decides what to ask for: as many shares as are missing for the next set and are not under
     /// way. Frozen ones first, in index order; then late ones, those asked least often first, then
-    /// those late for longest. Only with `last_resort` those whose holder is gone, too. `wait` is
-    /// the time a share is given; it doubles with each ask for the same share.
+    /// those late for longest. Only with `last_resort` those whose holder is gone, too. The time that
+    /// a share is given doubles with each ask for it. What is asked for because others are later
+    /// than their paths would have them is paid from `budget`; without it they are waited for.
     pub(crate) fn asks(
         &mut self,
         now: Instant,
-        wait: Duration,
+        waits: Waits<'_>,
         max_asks: u8,
         last_resort: bool,
+        mut budget: Option<&mut Budget>,
     ) -> Vec<Ask> {
         if self.verdict != Verdict::Collecting {
             return Vec::new();
         }
         let pending = self.parts.values().filter(|p| p.is_pending(now)).count();
-        let missing = self
-            .subsets
-            .reach()
-            .saturating_sub(self.arrived.len() + pending);
+        let lacking = self.subsets.reach().saturating_sub(self.arrived.len());
+        let mut missing = lacking.saturating_sub(pending);
+        if missing == 0 {
+            return Vec::new();
+        }
+        let hedged = self.parts.values().filter(|p| p.is_hedged(now)).count();
+        let mut unpaid = hedged.min(missing);
+        let octets = waits.paths.map_or(0, |(_, octets, _)| octets);
+        let mut pay = || budget.as_mut().is_none_or(|budget| budget.spend(octets));
+        let fresh = self.parts.values().filter(|part| !part.expected).count();
+        // There is nothing to hedge with but what is frozen.
+        let mut hedges = 0;
+        while unpaid > 0 && missing - unpaid + hedges < fresh && pay() {
+            unpaid -= 1;
+            hedges += 1;
+        }
+        missing -= unpaid;
+        if unpaid > 0 {
+            for part in self.parts.values_mut().filter(|part| part.is_hedged(now)) {
+                part.late_after = part.overdue_after;
+            }
+        }
         if missing == 0 {
             return Vec::new();
         }
@@ -263,6 +347,7 @@ impl Gathering {
             .filter(|(_, part)| {
                 part.share.is_none()
                     && !part.is_pending(now)
+                    && !part.is_hedged(now)
                     && part.asks < max_asks
                     && (last_resort || !part.lost)
             })
@@ -290,9 +375,13 @@ impl Gathering {
                 part.retried = true;
             }
             part.lost = false;
-            let doubled = wait.saturating_mul(1 << part.asks.min(20));
+            let (soft, overdue) = waits.of(placed.holder);
+            let doubled = |wait: Duration| {
+                let wait = wait.saturating_mul(1 << part.asks.min(20));
+                after(now, wait.min(MAX_ASK_WAIT))
+            };
+            (part.late_after, part.overdue_after) = (doubled(soft), doubled(overdue));
             part.asks += 1;
-            part.late_after = after(now, doubled.min(MAX_ASK_WAIT));
             asks.push(Ask {
                 index,
                 holder: placed.holder,
@@ -300,6 +389,15 @@ impl Gathering {
             });
         }
         asks
+    }
+
+    /// The shares that are under way although the message is complete, and who would bring them.
+    pub(crate) fn unwanted(&self) -> Vec<(NonZeroU8, NodeId)> {
+        let open = self.parts.iter().filter(|(_, part)| {
+            part.share.is_none() && part.expected && !part.lost && self.attempts == 0
+        });
+        open.filter_map(|(index, _)| Some((*index, self.announcement.find(*index)?.holder)))
+            .collect()
     }
 
     /// When to look again for what to ask.

@@ -93,12 +93,17 @@ impl Ledger {
         let bound = self.exempt != Some(peer);
         self.items.check(items, bound.then_some(used.entries))?;
         self.octets.check(octets, bound.then_some(used.octets))?;
+        self.count(peer, items, octets);
+        Ok(())
+    }
+
+    /// Counts what is there already, whatever the bounds say.
+    pub(crate) fn count(&mut self, peer: NodeId, items: u64, octets: u64) {
         self.items.all = self.items.all.saturating_add(items);
         self.octets.all = self.octets.all.saturating_add(octets);
         let used = self.by_peer.entry(peer).or_default();
         used.entries = used.entries.saturating_add(items);
         used.octets = used.octets.saturating_add(octets);
-        Ok(())
     }
 
     /// Takes back what was charged.

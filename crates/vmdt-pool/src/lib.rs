@@ -4,15 +4,23 @@
 //! A message is split into `n` shares of which any `k` are enough. Its sender announces to every
 //! holder and to the receiver where each share is and what its digest is, and gives share `i` to
 //! its holder. Active shares are pushed to the receiver at once; frozen ones wait until somebody
-//! unfreezes them. Two machines follow from that:
+//! unfreezes them. Three machines follow from that:
 //!
 //! - [`Pool`], the holder's: keeps shares as ACTIVE, FROZEN or CLAIMED, lets only the sender
 //!   announce and store, only the receiver claim (a lease) and acknowledge, only the two of them
 //!   unfreeze and remove, and refuses to come to hold `k` shares of a message of others.
 //! - [`Collector`], the receiver's: checks what comes against the announced digests, asks for frozen
-//!   shares when active ones are later than experience says, and hands over `k` good shares once.
+//!   shares when active ones are later than experience or their paths' estimates say, and hands over
+//!   `k` good shares once.
+//! - [`Outbox`], the sender's: asks for announcements and shares to be sent until every holder has
+//!   confirmed its share and every receiver has the message.
 //!
-//! Shares are opaque octets; digests are compared, never computed. Both machines do no input or
+//! Beside them are the decisions that are not about one message's state: [`policy`] and [`placement`] (who
+//! holds what, and who could learn something), [`reputation`] (who has been reliable), [`paths`]
+//! (which share goes where, how much redundancy), [`hedging`] (what asking early may cost) and
+//! [`repair`] (remaking the shares of a holder that is gone, without putting the key together).
+//!
+//! Shares are opaque octets; digests are compared, never computed. The machines do no input or
 //! output, read no clock and draw no randomness: time is an argument, and the same calls always
 //! lead to the same events.
 //!
@@ -34,11 +42,7 @@
 //! // alice has split a message for bob into three shares, any two of which are enough.
 //! let shares = [Bytes::from("1st"), Bytes::from("2nd"), Bytes::from("3rd")];
 //! let announcement = Announcement {
-//!     message: MessageId::from_random([7; 12]),
-//!     sender: node("alice"),
-//!     receiver: node("bob"),
 //!     n: 3,
-//!     k: 2,
 //!     shares: (1..=3)
 //!         .map(|i| Placement {
 //!             index: NonZeroU8::new(i).unwrap(),
@@ -47,8 +51,7 @@
 //!             active: i <= 2,
 //!         })
 //!         .collect(),
-//!     label: String::new(),
-//!     content: 0,
+//!     ..Announcement::new(MessageId::from_random([7; 12]), node("alice"), node("bob"), 2)
 //! };
 //! let message = announcement.message;
 //! let mut bob = Collector::new(CollectorConfig::new(node("bob")));
@@ -80,6 +83,40 @@
 //! is remembered. All is kept under the peer that brought it and takes effect only if the
 //! announcement says that this peer was entitled to it. Repeating any request changes nothing.
 //!
+//! Announcements of one message are numbered ([`Announcement::version`]): the highest number says
+//! where shares are, whichever copy came last. A sender that leaves the number 0 has to keep them in
+//! order.
+//!
+//! # Several receivers
+//!
+//! A message may have up to [`MAX_RECEIVERS`] receivers ([`Announcement::group`]). Its shares are
+//! placed once; each receiver is offered them, claims, unfreezes and acknowledges for itself, and
+//! the holder forgets the message when all have acknowledged it, the sender removes it, or its time
+//! is over.
+//!
+//! # On disk
+//!
+//! [`Pool::restore`], [`Collector::restore`] and [`Outbox::restore`] make durable machines. They call
+//! no store: after every request and timeout, `poll_persist` gives a [`Persist`] batch that the
+//! caller commits to a [`Store`] ([`MemoryStore`], or the one of `vmdt-store` on disk) and answers
+//! with `handle_persisted` or `handle_persist_failed`. One batch of each machine is out at a time;
+//! what changes meanwhile goes with the next one, so that many changes cost one sync. After a crash
+//! a machine is in a state that it was in when its last batch was asked for, and:
+//!
+//! - a holder confirms a share ([`PoolEvent::Stored`]) only when it and its announcement are on
+//!   disk. If they cannot be, it says so ([`PoolEvent::StoreFailed`]), keeps nothing of it, and
+//!   refuses shares until the store is tried again;
+//! - a receiver acknowledges a message only when its delivery is on disk
+//!   ([`CollectorEvent::Settled`]). Between the delivery and that, a crash repeats
+//!   [`CollectorEvent::Complete`]: who needs exactly once commits the content in the same store, or
+//!   compares message ids;
+//! - a sender sends nothing before the message is on disk, and then goes on with it after any
+//!   restart until it ends.
+//!
+//! Leases, and what came before its announcement, are not kept. Times are kept as wall-clock time
+//! ([`Anchor`]): a clock that was set back makes a message live longer, but never longer than its
+//! configured time from the restart.
+//!
 //! # Exactly once
 //!
 //! An ended message leaves a tombstone, so that late copies do not begin it anew. Tombstones are
@@ -95,7 +132,7 @@
 //! # Bounds
 //!
 //! Messages and octets are bounded in all and per sender, what came early is bounded in all and per
-//! peer; see [`PoolConfig`], [`CollectorConfig`] and [`EarlyConfig`]. At a bound a request is
+//! peer; see [`OutboxConfig`], [`PoolConfig`], [`CollectorConfig`] and [`EarlyConfig`]. At a bound a request is
 //! refused with a typed error and nothing is evicted. Every operation takes time logarithmic in the
 //! number of messages, and at most linear in the 255 shares of the one it is about.
 //!
@@ -103,6 +140,7 @@
 //! when that buffer is much larger than the share.
 
 mod announcement;
+mod codec;
 mod collector;
 mod config;
 mod early;
@@ -110,15 +148,25 @@ mod entry;
 mod error;
 mod estimator;
 mod event;
+mod frame;
 mod gathering;
+pub mod hedging;
+mod journal;
 mod ledger;
+mod outbox;
+pub mod paths;
+pub mod placement;
+pub mod policy;
 mod pool;
+pub mod repair;
+pub mod reputation;
 mod state;
+mod storage;
 mod subsets;
 mod timers;
 mod tombstone;
 
-pub use announcement::{Announcement, Digest, MAX_LABEL, Placement};
+pub use announcement::{Announcement, Digest, MAX_DETAILS, MAX_LABEL, MAX_RECEIVERS, Placement};
 pub use collector::Collector;
 pub use config::{CollectorConfig, EarlyConfig, PoolConfig};
 pub use error::{
@@ -129,8 +177,10 @@ pub use event::{
     Added, Announced, CollectorEvent, Ended, PoolEvent, ShareOutcome, Stored, Unfrozen,
 };
 pub use ledger::Usage;
-pub use pool::Pool;
+pub use outbox::{Outbox, OutboxConfig, OutboxEvent, Outcome, SendError};
+pub use pool::{Pool, Restored};
 pub use state::ShareState;
+pub use storage::{Anchor, Change, MemoryStore, OpId, Persist, StorageError, Store};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

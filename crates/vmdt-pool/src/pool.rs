@@ -1,32 +1,40 @@
 //! The holder's machine.
 
+mod announce;
+mod persist;
+
 use core::num::NonZeroU8;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
 use vmdt_wire::{MessageId, NodeId};
 
-use crate::announcement::{Announcement, Digest, Placement};
+use crate::announcement::{Announcement, Digest};
 use crate::config::PoolConfig;
-use crate::early::{EarlyKey, EarlyRequests, EarlyShares};
-use crate::entry::{Entry, Slot};
-use crate::error::{AddError, Bound, ClaimError, EndError, StoreError, UnfreezeError};
-use crate::event::{Added, Ended, PoolEvent, Stored, Unfrozen};
+use crate::early::EarlyKey;
+use crate::entry::Entry;
+use crate::error::{Bound, ClaimError, EndError, StoreError, UnfreezeError};
+use crate::event::{Ended, PoolEvent, Stored, Unfrozen};
+use crate::frame::Frame;
+use crate::journal::{Journal, Key};
 use crate::ledger::{Ledger, Usage};
 use crate::state::{Effect, Input, ShareState};
-use crate::timers::{Timers, after};
+use crate::storage::Anchor;
+use crate::timers::after;
 use crate::tombstone::Tombstones;
+
+pub use persist::Restored;
 
 /// A lease grows with each lapse up to this power of two.
 const MAX_LEASE_DOUBLINGS: u8 = 4;
 
-/// A deadline. A share has one at a time: the end of its lease when claimed, of the pause after a
-/// release when active.
+/// A deadline. A share has one at a time for each receiver: the end of its lease when claimed, of
+/// the pause after a release when active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Entry(MessageId),
-    Share(MessageId, NonZeroU8),
+    Share(MessageId, NonZeroU8, NodeId),
 }
 
 /// The shares that a node keeps for others, and who may do what with them.
@@ -47,17 +55,19 @@ pub struct Pool {
     config: PoolConfig,
     entries: BTreeMap<MessageId, Entry>,
     ledger: Ledger,
-    early: EarlyShares,
-    requests: EarlyRequests,
-    /// With the receiver, who may repeat its ack.
-    tombstones: Tombstones<NodeId>,
-    timers: Timers<Timer>,
+    /// Tombstones with the receivers, who may repeat their acks.
+    frame: Frame<Box<[NodeId]>, Timer>,
     events: VecDeque<PoolEvent>,
 }
 
 impl Pool {
-    /// An empty pool.
+    /// An empty pool that lives in memory. [`restore`](Self::restore) makes a durable one.
     pub fn new(config: PoolConfig) -> Self {
+        Pool::with_journal(config, None)
+    }
+
+    fn with_journal(config: PoolConfig, anchor: Option<Anchor>) -> Self {
+        let tombstones = Tombstones::new(config.max_tombstones, config.tombstone_ttl);
         Pool {
             entries: BTreeMap::new(),
             ledger: Ledger::new(
@@ -71,215 +81,13 @@ impl Pool {
                 ),
                 Some(config.local),
             ),
-            early: EarlyShares::new(&config.early),
-            requests: EarlyRequests::new(&config.early),
-            tombstones: Tombstones::new(config.max_tombstones, config.tombstone_ttl),
-            timers: Timers::new(),
+            frame: Frame::new(
+                &config.early,
+                tombstones,
+                Journal::new(persist::SPACE, anchor),
+            ),
             events: VecDeque::new(),
             config,
-        }
-    }
-
-    /// Takes an announcement from `from`.
-    ///
-    /// The same announcement again is [`Added::Known`]. The sender may move shares: one that moves
-    /// away is dropped here, one that moves here is awaited. A frozen share that is announced as
-    /// active is unfrozen; an active one announced as frozen stays active. The time to live counts
-    /// from the first announcement. Announcements of one message are to be handed in in the order in
-    /// which they were sent (they share an ordered flow): the last one says where shares are.
-    ///
-    /// # Errors
-    ///
-    /// `from` is not the sender, or not the one that announced the message first; the announcement
-    /// contradicts itself or changes what is fixed; no share was ever placed here; the privacy rule
-    /// (the distinct shares ever placed at this node would reach k while it is neither sender nor
-    /// receiver); a bound. Nothing is changed then.
-    pub fn add(
-        &mut self,
-        now: Instant,
-        from: NodeId,
-        announcement: &Announcement,
-    ) -> Result<Added, AddError> {
-        self.handle_timeout(now);
-        let &Announcement {
-            message, sender, ..
-        } = announcement;
-        if from != sender {
-            return Err(AddError::NotSender { from, sender });
-        }
-        announcement.check()?;
-        if let Some((owner, _)) = self.tombstones.get(message) {
-            if owner != sender {
-                return Err(AddError::ForeignSender { message, from });
-            }
-            return Ok(Added::Finished);
-        }
-        let mut newer = announcement.sorted();
-        self.activate_requested(&mut newer);
-        if self.entries.contains_key(&message) {
-            self.update(now, newer)
-        } else {
-            self.add_new(now, newer)
-        }
-    }
-
-    /// Marks as active what its sender or receiver unfroze before it was announced.
-    fn activate_requested(&self, newer: &mut Announcement) {
-        for owner in [newer.sender, newer.receiver] {
-            if let Some(asked) = self.requests.get(newer.message, owner) {
-                let here = |share: &&mut Placement| share.holder == self.config.local;
-                for share in newer.shares.iter_mut().filter(here) {
-                    share.active |= asked.unfreeze.contains(&share.index);
-                }
-            }
-        }
-    }
-
-    fn add_new(&mut self, now: Instant, newer: Announcement) -> Result<Added, AddError> {
-        let local = self.config.local;
-        let &Announcement {
-            message,
-            sender,
-            receiver,
-            ..
-        } = &newer;
-        if newer.placed_at(local).next().is_none() {
-            return Err(AddError::NotAHolder { local });
-        }
-        let ever = self.ever_with(BTreeSet::new(), &newer);
-        self.check_privacy(&newer, &ever)?;
-        let ended_by = |by, acked| {
-            self.requests
-                .get(message, by)
-                .is_some_and(|asked| asked.removed || acked && asked.acked)
-        };
-        if ended_by(sender, false) || ended_by(receiver, true) {
-            self.bury(now, message, sender, receiver);
-            return Ok(Added::Finished);
-        }
-        self.ledger.charge(sender, 1, newer.cost())?;
-        let slots = newer
-            .shares
-            .iter()
-            .filter(|share| share.holder == local)
-            .map(|share| (share.index, Slot::new(share.active)))
-            .collect();
-        self.timers
-            .set(Timer::Entry(message), after(now, self.config.ttl));
-        self.entries.insert(
-            message,
-            Entry {
-                announcement: newer,
-                slots,
-                ever,
-            },
-        );
-        self.take_early(now, message);
-        Ok(Added::New)
-    }
-
-    fn update(&mut self, now: Instant, mut newer: Announcement) -> Result<Added, AddError> {
-        let local = self.config.local;
-        let message = newer.message;
-        let Some(entry) = self.entries.get(&message) else {
-            return self.add_new(now, newer);
-        };
-        entry.announcement.check_update(&newer)?;
-        newer.keep_active(&entry.announcement);
-        if newer == entry.announcement {
-            return Ok(Added::Known);
-        }
-        let ever = self.ever_with(entry.ever.clone(), &newer);
-        self.check_privacy(&newer, &ever)?;
-        // An update lists at least what was listed before: it never costs less.
-        let more = newer.cost().saturating_sub(entry.announcement.cost());
-        self.ledger.charge(newer.sender, 0, more)?;
-
-        let Some(entry) = self.entries.get_mut(&message) else {
-            return Ok(Added::Known);
-        };
-        let mut effects = Vec::new();
-        let mut freed = 0;
-        entry.slots.retain(|&index, slot| {
-            let stays = newer.find(index).is_some_and(|share| share.holder == local);
-            if !stays {
-                freed += slot.octets();
-                self.timers.cancel(Timer::Share(message, index));
-            }
-            stays
-        });
-        for share in newer.shares.iter().filter(|share| share.holder == local) {
-            let slot = entry
-                .slots
-                .entry(share.index)
-                .or_insert_with(|| Slot::new(share.active));
-            if share.active {
-                effects.push((share.index, slot.step(Input::Unfreeze)));
-            }
-        }
-        self.ledger.refund(newer.sender, 0, freed);
-        entry.ever = ever;
-        entry.announcement = newer;
-        for (index, effect) in effects {
-            self.apply(now, message, index, effect);
-        }
-        self.take_early(now, message);
-        Ok(Added::Updated)
-    }
-
-    /// The shares of `newer` that are placed here or wait here, on top of `ever`.
-    fn ever_with(
-        &self,
-        mut ever: BTreeSet<NonZeroU8>,
-        newer: &Announcement,
-    ) -> BTreeSet<NonZeroU8> {
-        ever.extend(newer.placed_at(self.config.local));
-        ever.extend(self.early.indices_from(newer.message, newer.sender));
-        ever
-    }
-
-    fn check_privacy(
-        &self,
-        announcement: &Announcement,
-        ever: &BTreeSet<NonZeroU8>,
-    ) -> Result<(), AddError> {
-        let (would_hold, threshold) = (ever.len(), announcement.k);
-        if would_hold >= usize::from(threshold) && !announcement.is_owner(self.config.local) {
-            return Err(AddError::Privacy {
-                would_hold,
-                threshold,
-            });
-        }
-        Ok(())
-    }
-
-    /// Moves what came early to where the announcement says it belongs.
-    fn take_early(&mut self, now: Instant, message: MessageId) {
-        let waiting: Vec<EarlyKey> = self.early.keys(message).collect();
-        for key in waiting {
-            let (from, index, digest) = key;
-            let Some(entry) = self.entries.get(&message) else {
-                return;
-            };
-            let listed = entry.announcement.find(index);
-            let settled = from != entry.announcement.sender
-                || entry.slots.contains_key(&index)
-                || listed.is_some_and(|share| share.digest != digest);
-            // A share that is placed elsewhere may be on its way ahead of the announcement that
-            // moves it here.
-            if !settled {
-                continue;
-            }
-            if let Some(share) = self.early.take(message, key)
-                && let Err(reason) = self.store(now, from, message, index, share, digest)
-            {
-                self.events.push_back(PoolEvent::Dropped {
-                    message,
-                    index,
-                    from,
-                    reason,
-                });
-            }
         }
     }
 
@@ -290,7 +98,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// `from` is not the sender; the digest is not the announced one; the privacy rule; a bound.
+    /// `from` is not the sender; the digest is not the announced one; the privacy rule; a bound; the
+    /// store behind a durable pool is failing at present.
     pub fn store(
         &mut self,
         now: Instant,
@@ -301,14 +110,15 @@ impl Pool {
         digest: Digest,
     ) -> Result<Stored, StoreError> {
         self.handle_timeout(now);
-        if let Some((sender, _)) = self.tombstones.get(message) {
+        if let Some((sender, _)) = self.frame.tombstones.get(message) {
             if sender != from {
                 return Err(StoreError::NotSender { from });
             }
             return Ok(Stored::Finished);
         }
         let Some(entry) = self.entries.get_mut(&message) else {
-            self.early
+            self.frame
+                .early
                 .insert(now, message, (from, index, digest), share)?;
             return Ok(Stored::Early);
         };
@@ -323,12 +133,28 @@ impl Pool {
             return self.store_ahead(now, from, message, (from, index, digest), share);
         };
         if slot.share().is_some() {
-            return Ok(Stored::Duplicate);
+            return Ok(if slot.pending {
+                Stored::Pending
+            } else {
+                Stored::Duplicate
+            });
+        }
+        if let Some(reason) = self.frame.journal.failure() {
+            return Err(StoreError::Storage(reason));
         }
         self.ledger.charge(from, 0, share.len() as u64)?;
-        let effect = slot.arrive(share);
-        self.apply(now, message, index, effect);
-        Ok(Stored::New)
+        slot.pending = self.frame.journal.anchor().is_some();
+        let outcome = if slot.pending {
+            Stored::Pending
+        } else {
+            Stored::New
+        };
+        let effects = slot.arrive(share);
+        self.frame.journal.mark(Key::Share(message, index));
+        for (receiver, effect) in effects {
+            self.apply(now, message, index, receiver, effect);
+        }
+        Ok(outcome)
     }
 
     /// Keeps a share of a known message that no announcement places here yet.
@@ -342,7 +168,7 @@ impl Pool {
     ) -> Result<Stored, StoreError> {
         if let Some(entry) = self.entries.get(&message) {
             let mut ever = entry.ever.clone();
-            ever.extend(self.early.indices_from(message, sender));
+            ever.extend(self.frame.early.indices_from(message, sender));
             ever.insert(key.1);
             let (would_hold, threshold) = (ever.len(), entry.announcement.k);
             if would_hold >= usize::from(threshold)
@@ -354,7 +180,7 @@ impl Pool {
                 });
             }
         }
-        self.early.insert(now, message, key, share)?;
+        self.frame.early.insert(now, message, key, share)?;
         Ok(Stored::Early)
     }
 
@@ -373,31 +199,34 @@ impl Pool {
         index: NonZeroU8,
     ) -> Result<Bytes, ClaimError> {
         self.handle_timeout(now);
-        if self.tombstones.get(message).is_some() {
+        if self.frame.tombstones.get(message).is_some() {
             return Err(ClaimError::Finished { message });
         }
         let Some(entry) = self.entries.get_mut(&message) else {
             return Err(ClaimError::UnknownMessage { message });
         };
-        if entry.announcement.receiver != claimer {
+        if !entry.announcement.is_receiver(claimer) {
             return Err(ClaimError::NotReceiver { claimer });
+        }
+        if entry.done.contains(&claimer) {
+            return Err(ClaimError::Finished { message });
         }
         let Some(slot) = entry.slots.get_mut(&index) else {
             return Err(ClaimError::NotPlacedHere { index });
         };
-        let effect = slot.step(Input::Claim);
+        let effect = slot.step(claimer, Input::Claim);
         if effect == Effect::RefuseFrozen {
             return Err(ClaimError::Frozen { index });
         }
         let Some(share) = slot.share().cloned() else {
             return Err(ClaimError::Missing { index });
         };
-        self.apply(now, message, index, effect);
+        self.apply(now, message, index, claimer, effect);
         Ok(share)
     }
 
     /// Makes a frozen share active, now or, when it is not announced or placed here yet, as soon as
-    /// it is.
+    /// it is. By the sender for every receiver, by a receiver for itself.
     ///
     /// # Errors
     ///
@@ -410,8 +239,8 @@ impl Pool {
         by: NodeId,
     ) -> Result<Unfrozen, UnfreezeError> {
         self.handle_timeout(now);
-        if let Some((sender, &receiver)) = self.tombstones.get(message) {
-            if by != sender && by != receiver {
+        if let Some((sender, receivers)) = self.frame.tombstones.get(message) {
+            if by != sender && !receivers.contains(&by) {
                 return Err(UnfreezeError::NotOwner { by });
             }
             return Ok(Unfrozen::Finished);
@@ -420,54 +249,56 @@ impl Pool {
             if !entry.announcement.is_owner(by) {
                 return Err(UnfreezeError::NotOwner { by });
             }
-            if let Some(slot) = entry.slots.get_mut(&index)
-                && let Some(listed) = entry.announcement.find_mut(index)
-            {
-                let was = core::mem::replace(&mut listed.active, true);
-                let effect = slot.step(Input::Unfreeze);
-                self.apply(now, message, index, effect);
-                return Ok(if was {
-                    Unfrozen::Already
-                } else {
-                    Unfrozen::Now
-                });
+            let for_one = by != entry.announcement.sender;
+            if for_one && entry.done.contains(&by) {
+                return Ok(Unfrozen::Finished);
+            }
+            if let Some((was_frozen, effects)) = entry.unfreeze(index, for_one.then_some(by)) {
+                if !was_frozen {
+                    return Ok(Unfrozen::Already);
+                }
+                self.frame.journal.mark(Key::Entry(message));
+                for (receiver, effect) in effects {
+                    self.apply(now, message, index, receiver, effect);
+                }
+                return Ok(Unfrozen::Now);
             }
         }
-        let asked = self.requests.of(now, message, by)?;
+        let asked = self.frame.requests.of(now, message, by)?;
         asked.unfreeze.insert(index);
         Ok(Unfrozen::Early)
     }
 
-    /// The receiver has the message: everything about it is dropped and a tombstone stays. An ack
-    /// that overtakes the announcement is remembered.
+    /// A receiver has the message. When all have, everything about it is dropped and a tombstone
+    /// stays. An ack that overtakes the announcement is remembered.
     ///
     /// # Errors
     ///
-    /// `by` is not the receiver; a bound.
+    /// `by` is not a receiver; a bound.
     pub fn ack(&mut self, now: Instant, message: MessageId, by: NodeId) -> Result<Ended, EndError> {
         self.handle_timeout(now);
-        if let Some((_, receiver)) = self.tombstones.get(message) {
-            if by != *receiver {
+        if let Some((_, receivers)) = self.frame.tombstones.get(message) {
+            if !receivers.contains(&by) {
                 return Err(EndError::NotReceiver { by });
             }
             return Ok(Ended::Already);
         }
         if let Some(entry) = self.entries.get(&message) {
-            if by != entry.announcement.receiver {
+            if !entry.announcement.is_receiver(by) {
                 return Err(EndError::NotReceiver { by });
             }
-            self.end(now, message);
-            return Ok(Ended::Now);
+            return Ok(self.finish_for(now, message, by));
         }
-        self.requests.of(now, message, by)?.acked = true;
+        self.frame.requests.of(now, message, by)?.acked = true;
         Ok(Ended::Early)
     }
 
-    /// The sender or the receiver withdraws the message: as [`ack`](Self::ack).
+    /// The sender withdraws the message, or a receiver wants it no more, which counts for itself as
+    /// [`ack`](Self::ack) does.
     ///
     /// # Errors
     ///
-    /// `by` is neither the sender nor the receiver; a bound.
+    /// `by` is neither the sender nor a receiver; a bound.
     pub fn remove(
         &mut self,
         now: Instant,
@@ -475,27 +306,76 @@ impl Pool {
         by: NodeId,
     ) -> Result<Ended, EndError> {
         self.handle_timeout(now);
-        if let Some((sender, &receiver)) = self.tombstones.get(message) {
-            if by != sender && by != receiver {
+        if let Some((sender, receivers)) = self.frame.tombstones.get(message) {
+            if by != sender && !receivers.contains(&by) {
                 return Err(EndError::NotOwner { by });
             }
             return Ok(Ended::Already);
         }
         if let Some(entry) = self.entries.get(&message) {
-            if !entry.announcement.is_owner(by) {
+            if by == entry.announcement.sender {
+                self.end(now, message);
+                return Ok(Ended::Now);
+            }
+            if !entry.announcement.is_receiver(by) {
                 return Err(EndError::NotOwner { by });
             }
-            self.end(now, message);
-            return Ok(Ended::Now);
+            return Ok(self.finish_for(now, message, by));
         }
-        self.requests.of(now, message, by)?.removed = true;
+        self.frame.requests.of(now, message, by)?.removed = true;
         Ok(Ended::Early)
+    }
+
+    /// Receiver `by` wants nothing more of a message that is known.
+    fn finish_for(&mut self, now: Instant, message: MessageId, by: NodeId) -> Ended {
+        let Some(entry) = self.entries.get_mut(&message) else {
+            return Ended::Already;
+        };
+        if !entry.done.insert(by) {
+            return Ended::Already;
+        }
+        if entry.is_done() {
+            self.end(now, message);
+            return Ended::Now;
+        }
+        for (&index, slot) in &mut entry.slots {
+            slot.forget(by);
+            self.frame.timers.cancel(Timer::Share(message, index, by));
+            if !slot.is_frozen()
+                && let Some(listed) = entry.announcement.find_mut(index)
+            {
+                listed.active = true;
+            }
+        }
+        self.frame.journal.mark(Key::Entry(message));
+        Ended::ForOne
     }
 
     /// The transfer to the claimer failed: the share is active again, and is offered again after a
     /// pause that doubles each time, so that an unreachable receiver costs little. Returns whether
-    /// the share was claimed.
+    /// the share was claimed. For a group this counts for all who claimed it: see
+    /// [`release_for`](Self::release_for).
     pub fn release(&mut self, now: Instant, message: MessageId, index: NonZeroU8) -> bool {
+        let receivers: Vec<NodeId> = self
+            .entries
+            .get(&message)
+            .map(|entry| entry.announcement.receivers().collect())
+            .unwrap_or_default();
+        let mut released = false;
+        for receiver in receivers {
+            released |= self.release_for(now, message, index, receiver);
+        }
+        released
+    }
+
+    /// As [`release`](Self::release), for one receiver.
+    pub fn release_for(
+        &mut self,
+        now: Instant,
+        message: MessageId,
+        index: NonZeroU8,
+        receiver: NodeId,
+    ) -> bool {
         self.handle_timeout(now);
         let Some(slot) = self
             .entries
@@ -504,8 +384,8 @@ impl Pool {
         else {
             return false;
         };
-        let effect = slot.step(Input::Release);
-        self.apply(now, message, index, effect);
+        let effect = slot.step(receiver, Input::Release);
+        self.apply(now, message, index, receiver, effect);
         effect == Effect::OfferLater
     }
 
@@ -514,16 +394,21 @@ impl Pool {
     #[must_use]
     pub fn poll_event(&mut self) -> Option<PoolEvent> {
         while let Some(event) = self.events.pop_front() {
-            let PoolEvent::Offer { message, index, .. } = event else {
+            let PoolEvent::Offer {
+                message,
+                index,
+                receiver,
+            } = event
+            else {
                 return Some(event);
             };
-            let slot = self
+            let delivery = self
                 .entries
                 .get_mut(&message)
-                .and_then(|entry| entry.slots.get_mut(&index));
-            if let Some(slot) = slot
-                && core::mem::take(&mut slot.offered)
-                && slot.is_offerable()
+                .and_then(|entry| entry.slots.get_mut(&index)?.delivery_mut(receiver));
+            if let Some(delivery) = delivery
+                && core::mem::take(&mut delivery.offered)
+                && delivery.is_offerable()
             {
                 return Some(event);
             }
@@ -534,41 +419,31 @@ impl Pool {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [
-            self.timers.next(),
-            self.early.next(),
-            self.requests.next(),
-            self.tombstones.next(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        self.frame.next()
     }
 
     /// Does what is due: ends leases, offers again, expires.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.tombstones.expire(now);
-        self.early.expire(now);
-        self.requests.expire(now);
-        while let Some(timer) = self.timers.pop_due(now) {
+        self.frame.expire(now);
+        while let Some(timer) = self.frame.timers.pop_due(now) {
             match timer {
                 Timer::Entry(message) => {
                     self.end(now, message);
                     self.events.push_back(PoolEvent::Expired { message });
                 }
-                Timer::Share(message, index) => {
-                    let Some(slot) = self
+                Timer::Share(message, index, receiver) => {
+                    let Some(delivery) = self
                         .entries
                         .get_mut(&message)
-                        .and_then(|entry| entry.slots.get_mut(&index))
+                        .and_then(|entry| entry.slots.get_mut(&index)?.delivery_mut(receiver))
                     else {
                         continue;
                     };
-                    let effect = slot.step(match slot.state() {
+                    let effect = delivery.step(match delivery.state() {
                         ShareState::Claimed => Input::LeaseEnd,
                         ShareState::Active | ShareState::Frozen => Input::Retry,
                     });
-                    self.apply(now, message, index, effect);
+                    self.apply(now, message, index, receiver, effect);
                 }
             }
         }
@@ -580,10 +455,23 @@ impl Pool {
         self.entries.get(&message).map(|entry| &entry.announcement)
     }
 
-    /// The state of a share that is placed here.
+    /// The state of a share that is placed here, towards the first receiver that still wants it.
     pub fn state(&self, message: MessageId, index: NonZeroU8) -> Option<ShareState> {
+        let entry = self.entries.get(&message)?;
+        let mut open = entry.announcement.receivers();
+        let receiver = open.find(|receiver| !entry.done.contains(receiver))?;
+        self.state_for(message, index, receiver)
+    }
+
+    /// The state of a share that is placed here, towards one receiver that still wants it.
+    pub fn state_for(
+        &self,
+        message: MessageId,
+        index: NonZeroU8,
+        receiver: NodeId,
+    ) -> Option<ShareState> {
         let slot = self.entries.get(&message)?.slots.get(&index)?;
-        Some(slot.state())
+        Some(slot.delivery(receiver)?.state())
     }
 
     /// How much is kept, without what waits for an announcement.
@@ -591,36 +479,44 @@ impl Pool {
         self.ledger.usage()
     }
 
-    fn apply(&mut self, now: Instant, message: MessageId, index: NonZeroU8, effect: Effect) {
-        let Some(entry) = self.entries.get_mut(&message) else {
+    fn apply(
+        &mut self,
+        now: Instant,
+        message: MessageId,
+        index: NonZeroU8,
+        receiver: NodeId,
+        effect: Effect,
+    ) {
+        let Some(delivery) = self
+            .entries
+            .get_mut(&message)
+            .and_then(|entry| entry.slots.get_mut(&index)?.delivery_mut(receiver))
+        else {
             return;
         };
-        let receiver = entry.announcement.receiver;
-        let Some(slot) = entry.slots.get_mut(&index) else {
-            return;
-        };
-        let timer = Timer::Share(message, index);
+        let timer = Timer::Share(message, index, receiver);
+        let timers = &mut self.frame.timers;
         let PoolConfig {
             lease, offer_retry, ..
         } = self.config;
         match effect {
             Effect::Nothing | Effect::RefuseFrozen | Effect::RefuseMissing => return,
             Effect::Grant => {
-                let doublings = slot.failures.min(MAX_LEASE_DOUBLINGS);
+                let doublings = delivery.failures.min(MAX_LEASE_DOUBLINGS);
                 let lease = lease.saturating_mul(1 << doublings);
-                self.timers.set(timer, after(now, lease));
+                timers.set(timer, after(now, lease));
                 return;
             }
             Effect::OfferLater => {
-                let pause = offer_retry.saturating_mul(1 << slot.failures.min(30));
-                self.timers.set(timer, after(now, pause.min(lease)));
-                slot.failures = slot.failures.saturating_add(1);
+                let pause = offer_retry.saturating_mul(1 << delivery.failures.min(30));
+                timers.set(timer, after(now, pause.min(lease)));
+                delivery.failures = delivery.failures.saturating_add(1);
                 return;
             }
-            Effect::Lapse => slot.failures = slot.failures.saturating_add(1),
+            Effect::Lapse => delivery.failures = delivery.failures.saturating_add(1),
             Effect::Offer => {}
         }
-        if !core::mem::replace(&mut slot.offered, true) {
+        if !core::mem::replace(&mut delivery.offered, true) {
             self.events.push_back(PoolEvent::Offer {
                 message,
                 index,
@@ -633,21 +529,18 @@ impl Pool {
         let Some(entry) = self.entries.remove(&message) else {
             return;
         };
-        let Announcement {
-            sender, receiver, ..
-        } = entry.announcement;
+        let sender = entry.announcement.sender;
         self.ledger.refund(sender, 1, entry.octets());
-        self.timers.cancel(Timer::Entry(message));
-        for &index in entry.slots.keys() {
-            self.timers.cancel(Timer::Share(message, index));
+        self.frame.timers.cancel(Timer::Entry(message));
+        let receivers = entry.announcement.receivers().collect();
+        self.frame.bury(now, message, sender, receivers);
+        self.frame.journal.mark(Key::Entry(message));
+        for (&index, slot) in &entry.slots {
+            for (receiver, _) in slot.deliveries() {
+                let timer = Timer::Share(message, index, receiver);
+                self.frame.timers.cancel(timer);
+            }
+            self.frame.journal.mark(Key::Share(message, index));
         }
-        self.bury(now, message, sender, receiver);
-    }
-
-    /// Leaves a tombstone and nothing else.
-    fn bury(&mut self, now: Instant, message: MessageId, sender: NodeId, receiver: NodeId) {
-        self.early.forget(message);
-        self.requests.forget(message);
-        self.tombstones.insert(now, message, sender, receiver);
     }
 }

@@ -38,6 +38,8 @@ pub(crate) enum Input {
     LeaseEnd,
     /// The pause after a release is over.
     Retry,
+    /// Its octets are gone: the store did not take them.
+    Vanish,
 }
 
 /// What the pool has to do after a transition.
@@ -101,10 +103,17 @@ impl Stage {
             (Claimed, _, Input::Release) => (Active, here, OfferLater),
             (Claimed, _, Input::LeaseEnd) => (Active, here, Lapse),
             (Active, true, Input::Retry) => (Active, true, Offer),
+            (Frozen, true, Input::Vanish) => (Frozen, false, Nothing),
+            (Active | Claimed, true, Input::Vanish) => (Active, false, Nothing),
             (
                 state,
                 here,
-                Input::Arrive | Input::Unfreeze | Input::Release | Input::LeaseEnd | Input::Retry,
+                Input::Arrive
+                | Input::Unfreeze
+                | Input::Release
+                | Input::LeaseEnd
+                | Input::Retry
+                | Input::Vanish,
             ) => (state, here, Nothing),
         };
         (Stage { state, here }, effect)
@@ -115,13 +124,14 @@ impl Stage {
 mod tests {
     use super::*;
 
-    const INPUTS: [Input; 6] = [
+    const INPUTS: [Input; 7] = [
         Input::Arrive,
         Input::Unfreeze,
         Input::Claim,
         Input::Release,
         Input::LeaseEnd,
         Input::Retry,
+        Input::Vanish,
     ];
 
     fn stages() -> Vec<Stage> {
@@ -163,30 +173,35 @@ Frozen-  Claim     Frozen-  RefuseFrozen
 Frozen-  Release   Frozen-  Nothing
 Frozen-  LeaseEnd  Frozen-  Nothing
 Frozen-  Retry     Frozen-  Nothing
+Frozen-  Vanish    Frozen-  Nothing
 Frozen   Arrive    Frozen   Nothing
 Frozen   Unfreeze  Active   Offer
 Frozen   Claim     Frozen   RefuseFrozen
 Frozen   Release   Frozen   Nothing
 Frozen   LeaseEnd  Frozen   Nothing
 Frozen   Retry     Frozen   Nothing
+Frozen   Vanish    Frozen-  Nothing
 Active-  Arrive    Active   Offer
 Active-  Unfreeze  Active-  Nothing
 Active-  Claim     Active-  RefuseMissing
 Active-  Release   Active-  Nothing
 Active-  LeaseEnd  Active-  Nothing
 Active-  Retry     Active-  Nothing
+Active-  Vanish    Active-  Nothing
 Active   Arrive    Active   Nothing
 Active   Unfreeze  Active   Nothing
 Active   Claim     Claimed  Grant
 Active   Release   Active   Nothing
 Active   LeaseEnd  Active   Nothing
 Active   Retry     Active   Offer
+Active   Vanish    Active-  Nothing
 Claimed  Arrive    Claimed  Nothing
 Claimed  Unfreeze  Claimed  Nothing
 Claimed  Claim     Claimed  Grant
 Claimed  Release   Active   OfferLater
 Claimed  LeaseEnd  Active   Lapse
 Claimed  Retry     Claimed  Nothing
+Claimed  Vanish    Active-  Nothing
 ";
         assert_eq!(table, expected);
     }

@@ -42,6 +42,11 @@ impl<K: Ord + Copy> Timers<K> {
         }
     }
 
+    /// The deadline of `key`.
+    pub(crate) fn at(&self, key: K) -> Option<Instant> {
+        self.by_key.get(&key).copied()
+    }
+
     pub(crate) fn next(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }

@@ -46,10 +46,40 @@ impl<T> Tombstones<T> {
         Some((stone.sender, &stone.about))
     }
 
-    pub(crate) fn insert(&mut self, now: Instant, message: MessageId, sender: NodeId, about: T) {
+    /// The sender, until when it is remembered and what is known about an ended message.
+    pub(crate) fn record(&self, message: MessageId) -> Option<(NodeId, Instant, &T)> {
+        let stone = self.by_message.get(&message)?;
+        Some((stone.sender, stone.until, &stone.about))
+    }
+
+    /// How long a new tombstone lasts.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Remembers an ended message and returns those that had to be forgotten for it.
+    pub(crate) fn insert(
+        &mut self,
+        now: Instant,
+        message: MessageId,
+        sender: NodeId,
+        about: T,
+    ) -> Vec<MessageId> {
+        self.insert_until(after(now, self.ttl), message, sender, about)
+    }
+
+    /// As [`insert`](Self::insert), for a given time.
+    pub(crate) fn insert_until(
+        &mut self,
+        until: Instant,
+        message: MessageId,
+        sender: NodeId,
+        about: T,
+    ) -> Vec<MessageId> {
+        let mut gone = Vec::new();
         self.remove(message);
         if self.max == 0 {
-            return;
+            return gone;
         }
         while self.by_message.len() >= self.max {
             let own = self
@@ -61,8 +91,8 @@ impl<T> Tombstones<T> {
                 break;
             };
             self.remove(oldest);
+            gone.push(oldest);
         }
-        let until = after(now, self.ttl);
         self.by_age.insert((until, message));
         self.by_sender
             .entry(sender)
@@ -76,15 +106,20 @@ impl<T> Tombstones<T> {
                 about,
             },
         );
+        gone
     }
 
-    pub(crate) fn expire(&mut self, now: Instant) {
+    /// Forgets those whose time is over and returns them.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<MessageId> {
+        let mut gone = Vec::new();
         while let Some(&(until, message)) = self.by_age.first() {
             if until > now {
                 break;
             }
             self.remove(message);
+            gone.push(message);
         }
+        gone
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {

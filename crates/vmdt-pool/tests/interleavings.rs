@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use common::*;
 use vmdt_pool::{
-    Added, Announced, Announcement, Collector, CollectorConfig, CollectorEvent, Pool, PoolEvent,
-    Usage,
+    Added, Anchor, Announced, Announcement, Collector, CollectorConfig, CollectorEvent,
+    MemoryStore, Pool, PoolConfig, PoolEvent, Store, Usage,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ enum Event {
     Ack,
     Remove,
     Expire,
+    /// Mallory, who is neither sender nor receiver nor holder, tries everything at once.
+    Meddle,
 }
 
 /// 4 of 6; carol holds 1 (active) and 4 (frozen), and 5 (frozen) after the move.
@@ -40,9 +42,14 @@ fn before() -> Announcement {
         4,
         &["carol", "dave", "erin", "carol", "frank", "grace"],
     )
+    .with_version(1)
 }
 
 fn after() -> Announcement {
+    moved().with_version(2)
+}
+
+fn moved() -> Announcement {
     announcement(
         1,
         4,
@@ -61,13 +68,7 @@ fn apply(pool: &mut Pool, now: Instant, event: Event) -> Instant {
     };
     match event {
         Event::Add => {
-            // An announcement sent before the move does not come after it: both are on one flow.
-            let moved = pool
-                .announcement(id)
-                .and_then(|known| known.placement(index(5)));
-            if moved.is_none_or(|share| share.holder != node("carol")) {
-                let _ = pool.add(now, alice, &before());
-            }
+            let _ = pool.add(now, alice, &before());
         }
         Event::Move => {
             let _ = pool.add(now, alice, &after());
@@ -88,6 +89,26 @@ fn apply(pool: &mut Pool, now: Instant, event: Event) -> Instant {
         }
         Event::Remove => {
             let _ = pool.remove(now, id, alice);
+        }
+        Event::Meddle => {
+            let mallory = node("mallory");
+            let mut own = before().with_version(9);
+            for share in &mut own.shares {
+                share.holder = mallory;
+            }
+            assert!(pool.add(now, mallory, &own).is_err());
+            own.sender = mallory;
+            own.receiver = mallory;
+            let _ = pool.add(now, mallory, &own);
+            for own in 1..=6 {
+                let _ = pool.unfreeze(now, id, index(own), mallory);
+                let _ = pool.claim(now, id, mallory, index(own));
+            }
+            let _ = pool.ack(now, id, mallory);
+            let _ = pool.remove(now, id, mallory);
+            let octets = share(9, 1);
+            let digest = digest(&octets);
+            let _ = pool.store(now, mallory, id, index(1), octets, digest);
         }
         Event::Expire => {
             let later = now + secs(600);
@@ -159,6 +180,89 @@ fn the_order_of_a_move_and_what_belongs_to_it_does_not_matter() {
     for times in [1, 2] {
         let seen = one_outcome(&[Add, Move, Store(1), Store(5), Unfreeze(5)], times);
         assert!(seen.contains("5: Some(Active) Ok(4)\n"), "{seen}");
+    }
+}
+
+#[test]
+fn a_stranger_changes_nothing_whenever_it_meddles() {
+    use Event::*;
+    for end in [Ack, Remove, Claim(1)] {
+        let events = [Add, Move, Store(1), Unfreeze(4), end];
+        let alone = one_outcome(&events, 1);
+        let meddled = one_outcome(&[&events[..], &[Meddle]].concat(), 1);
+        assert_eq!(meddled, alone);
+    }
+}
+
+/// Runs `events` on a pool on disk, which is committed after each; at `crash` the process ends and
+/// the pool comes back from disk.
+fn crashed(events: &[Event], crash: usize) -> String {
+    let start = base();
+    let anchor = |now| Anchor {
+        at: now,
+        unix: secs(1_000_000) + (now - start),
+    };
+    let mut store = MemoryStore::new();
+    let config = PoolConfig::new(node("carol"));
+    let mut now = start;
+    let mut pool = Pool::restore(config, anchor(now), store.records(), digest).0;
+    for (at, event) in events.iter().enumerate() {
+        if at == crash {
+            pool = Pool::restore(config, anchor(now), store.records(), digest).0;
+        }
+        now = apply(&mut pool, now, *event);
+        while let Some(batch) = pool.poll_persist() {
+            store.commit(&batch.changes).unwrap();
+            pool.handle_persisted(batch.op);
+        }
+    }
+    // The longest lease: how often one lapsed before is not remembered.
+    now += secs(160);
+    pool.handle_timeout(now);
+    outcome(&pool, now)
+}
+
+#[test]
+fn with_repeated_requests_a_crash_at_any_point_of_any_order_changes_nothing() {
+    use Event::*;
+    for end in [
+        &[Ack][..],
+        &[Remove],
+        &[Claim(1), Release(1)],
+        &[StoreBad(1), Claim(4)],
+    ] {
+        let events = [&[Add, Move, Store(1), Unfreeze(4)], end].concat();
+        let mut outcomes = std::collections::BTreeSet::new();
+        for order in permutations(&events) {
+            // Whoever heard no answer asks again.
+            let twice = [&order[..], &order[..]].concat();
+            for crash in 0..=order.len() {
+                outcomes.insert(crashed(&twice, crash));
+            }
+            outcomes.insert(crashed(&twice, usize::MAX));
+        }
+        assert_eq!(outcomes.len(), 1, "{end:?}: {outcomes:#?}");
+    }
+}
+
+#[test]
+fn an_end_that_is_on_disk_outlasts_a_crash_without_any_repetition() {
+    use Event::*;
+    for end in [Ack, Remove, Expire] {
+        for order in permutations(&[Store(1), Store(4), Unfreeze(4), end]) {
+            let order = [&[Add], &order[..]].concat();
+            for crash in 0..=order.len() {
+                let seen = crashed(&order, crash);
+                let at = order.iter().position(|event| *event == end).unwrap();
+                if crash > 0 && at > 0 {
+                    assert!(
+                        seen.ends_with(&format!("{:?}", Usage::default())),
+                        "{order:?}"
+                    );
+                    assert!(seen.contains("Finished"), "{order:?} {crash}: {seen}");
+                }
+            }
+        }
     }
 }
 
@@ -334,4 +438,99 @@ fn a_revoked_message_is_delivered_before_or_never() {
         );
         assert_eq!(collector.usage(), Usage::default(), "{order:?}");
     }
+}
+
+/// How a holder that does not keep to the protocol behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lie {
+    /// Other octets, every time.
+    Bad,
+    /// Nothing at all.
+    Silent,
+    /// Other octets first, the right ones when asked again.
+    Wavers,
+    /// The right octets of its own share, and other octets in the names of all others.
+    Smears,
+}
+
+#[test]
+fn fewer_than_k_lying_holders_never_stop_a_message_and_only_liars_are_blamed() {
+    use Lie::*;
+    let holders = ["carol", "dave", "erin", "frank", "grace"];
+    let mut runs = 0;
+    for first in 0..5 {
+        for second in 0..5 {
+            for lies in [Bad, Silent, Wavers, Smears]
+                .into_iter()
+                .flat_map(|one| [Bad, Silent, Wavers, Smears].map(|other| [one, other]))
+            {
+                let lie = |at: usize| match at {
+                    _ if at == first => Some(lies[0]),
+                    _ if at == second => Some(lies[1]),
+                    _ => None,
+                };
+                let mut bob = Collector::new(CollectorConfig::new(node("bob")));
+                let (id, mut now) = (message(1), base());
+                bob.announce(now, &announcement(1, 3, 3, &holders)).unwrap();
+                let mut asked: Vec<(usize, bool)> = vec![(0, false), (1, false), (2, false)];
+                let mut complete = false;
+                let mut steps = 0;
+                while !complete {
+                    steps += 1;
+                    assert!(steps < 100, "{lies:?} at {first} and {second}");
+                    for (at, again) in std::mem::take(&mut asked) {
+                        let mut bring = |own: usize, good: bool| {
+                            let own = u8::try_from(own + 1).unwrap();
+                            let octets = share(if good { 1 } else { 9 }, own);
+                            let digest = digest(&octets);
+                            let from = node(holders[at]);
+                            let _ = bob.share(now, from, id, index(own), octets, digest);
+                        };
+                        match lie(at) {
+                            None => bring(at, true),
+                            Some(Bad) => bring(at, false),
+                            Some(Silent) => {}
+                            Some(Wavers) => bring(at, again),
+                            Some(Smears) => {
+                                (0..5)
+                                    .filter(|own| *own != at)
+                                    .for_each(|own| bring(own, false));
+                                bring(at, true);
+                            }
+                        }
+                    }
+                    while let Some(event) = bob.poll_event() {
+                        match event {
+                            CollectorEvent::Complete { shares, .. } => {
+                                for (own, octets) in shares {
+                                    assert_eq!(octets, share(1, own.get()));
+                                }
+                                complete = true;
+                            }
+                            CollectorEvent::Unfreeze { holder, .. } => {
+                                let at = holders.iter().position(|name| node(name) == holder);
+                                asked.push((at.unwrap(), false));
+                            }
+                            CollectorEvent::Claim { holder, .. } => {
+                                let at = holders.iter().position(|name| node(name) == holder);
+                                asked.push((at.unwrap(), true));
+                            }
+                            CollectorEvent::BadShare { from, .. } => {
+                                let at = holders.iter().position(|name| node(name) == from);
+                                assert!(lie(at.unwrap()).is_some(), "{from} is honest");
+                            }
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                    if asked.is_empty() && !complete {
+                        now = bob.poll_timeout().unwrap();
+                        bob.handle_timeout(now);
+                    }
+                }
+                assert!(bob.delivered(now, id));
+                runs += 1;
+            }
+        }
+    }
+    assert_eq!(runs, 5 * 5 * 16);
 }

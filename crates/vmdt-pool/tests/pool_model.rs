@@ -28,6 +28,7 @@ enum Op {
         from: u8,
         id: u8,
         spread: Spread,
+        version: u32,
     },
     Store {
         from: u8,
@@ -77,7 +78,9 @@ fn any_op() -> impl Strategy<Value = Op> {
         )
     };
     prop_oneof![
-        3 => (alice(), id(), spread()).prop_map(|(from, id, spread)| Op::Add { from, id, spread }),
+        3 => (alice(), id(), spread(), prop_oneof![Just(0_u32), 0_u32..4]).prop_map(
+            |(from, id, spread, version)| Op::Add { from, id, spread, version }
+        ),
         6 => (alice(), id(), own(), prop::bool::weighted(0.9))
             .prop_map(|(from, id, own, good)| Op::Store { from, id, own, good }),
         4 => (bob(), id(), own()).prop_map(|(by, id, own)| Op::Claim { by, id, own }),
@@ -102,8 +105,14 @@ fn announce(id: u8, (holders, active): Spread) -> Announcement {
 fn apply(pool: &mut Pool, now: Instant, op: &Op) -> String {
     let who = |at: u8| node(NODES[usize::from(at)]);
     match *op {
-        Op::Add { from, id, spread } => {
-            format!("{:?}", pool.add(now, who(from), &announce(id, spread)))
+        Op::Add {
+            from,
+            id,
+            spread,
+            version,
+        } => {
+            let ann = announce(id, spread).with_version(version);
+            format!("{:?}", pool.add(now, who(from), &ann))
         }
         Op::Store {
             from,
@@ -146,8 +155,8 @@ struct Held {
 /// Alice's messages to bob at carol, k = 3. Times are milliseconds since the start.
 #[derive(Debug, Clone, Default)]
 struct Model {
-    /// Message, since when, where its shares are and which are active.
-    open: Vec<(u8, u64, Spread)>,
+    /// Message, since when, where its shares are and which are active, and the version of that.
+    open: Vec<(u8, u64, Spread, u32)>,
     ended: Vec<(u8, u64)>,
     held: Vec<Held>,
     /// Message and share that ever came here, or were to.
@@ -179,7 +188,7 @@ impl Model {
                 }
             }
         }
-        for (id, since, _) in self.open.clone() {
+        for (id, since, ..) in self.open.clone() {
             if since + 600_000 <= now {
                 self.end(id, now);
                 self.told.push(format!("expired {id}"));
@@ -238,11 +247,17 @@ impl Model {
             .position(|held| (held.id, held.own) == (id, own))
     }
 
-    fn add(&mut self, now: u64, id: u8, (holders, active): Spread) -> &'static str {
+    fn add(&mut self, now: u64, id: u8, (holders, active): Spread, version: u32) -> &'static str {
         if self.has_ended(id) {
             return "Ok(Finished)";
         }
         let known = self.open.iter().position(|open| open.0 == id);
+        // Of numbered announcements the highest counts, whenever it came.
+        if let Some(known) = known.map(|at| self.open[at].3)
+            && (version < known || version == known && known > 0)
+        {
+            return "Ok(Known)";
+        }
         let mut active = active;
         for own in 1..=4_u8 {
             let at = usize::from(own) - 1;
@@ -254,7 +269,9 @@ impl Model {
                 active[at] |= old_active[at] && old_holders[at] == holders[at];
             }
         }
-        if known.is_some_and(|known| self.open[known].2 == (holders, active)) {
+        if known
+            .is_some_and(|at| (self.open[at].2, self.open[at].3) == ((holders, active), version))
+        {
             return "Ok(Known)";
         }
         let here: Vec<u8> = (1..=4)
@@ -293,8 +310,8 @@ impl Model {
         self.offered
             .retain(|offered| offered.0 != id || here.contains(&offered.1));
         match known {
-            Some(known) => self.open[known].2 = (holders, active),
-            None => self.open.push((id, now, (holders, active))),
+            Some(known) => (self.open[known].2, self.open[known].3) = ((holders, active), version),
+            None => self.open.push((id, now, (holders, active), version)),
         }
         for own in here {
             let active = active[usize::from(own) - 1];
@@ -480,7 +497,12 @@ impl Model {
         self.pass(now);
         match *op {
             Op::Add { from, .. } if from != 0 => "Err(NotSender",
-            Op::Add { id, spread, .. } => self.add(now, id, spread),
+            Op::Add {
+                id,
+                spread,
+                version,
+                ..
+            } => self.add(now, id, spread, version),
             Op::Store {
                 from,
                 id,

@@ -80,7 +80,7 @@ pub fn announcement(number: u8, k: u8, active: usize, holders: &[&str]) -> Annou
             })
             .collect(),
         label: "t1".to_owned(),
-        content: 0,
+        ..Announcement::default()
     }
 }
 
