@@ -28,12 +28,13 @@ impl Bucket {
         }
     }
 
-    /// Takes one token if there is one.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    /// Takes `tokens` if there are as many; a full bucket pays for anything.
+    pub(crate) fn take(&mut self, now: Instant, tokens: u32) -> bool {
         let gained = now.saturating_duration_since(self.refilled);
         self.refilled = self.refilled.max(now);
         self.credit = self.credit.saturating_add(gained).min(self.capacity);
-        match self.credit.checked_sub(self.cost) {
+        let cost = self.cost.saturating_mul(tokens).min(self.capacity);
+        match self.credit.checked_sub(cost) {
             Some(rest) => {
                 self.credit = rest;
                 true
@@ -52,11 +53,23 @@ mod tests {
     fn a_burst_is_allowed_then_the_rate_holds() {
         let start = base();
         let mut bucket = Bucket::new(start, 10, 3);
-        let taken = (0..5).filter(|_| bucket.take(start)).count();
+        let taken = (0..5).filter(|_| bucket.take(start, 1)).count();
         assert_eq!(taken, 3);
-        assert!(!bucket.take(start + Duration::from_millis(99)));
-        assert!(bucket.take(start + Duration::from_millis(100)));
-        assert!(!bucket.take(start + Duration::from_millis(100)));
+        assert!(!bucket.take(start + Duration::from_millis(99), 1));
+        assert!(bucket.take(start + Duration::from_millis(100), 1));
+        assert!(!bucket.take(start + Duration::from_millis(100), 1));
+    }
+
+    #[test]
+    fn costly_requests_take_more_and_a_full_bucket_pays_for_anything() {
+        let start = base();
+        let mut bucket = Bucket::new(start, 10, 10);
+        assert!(bucket.take(start, 6));
+        assert!(!bucket.take(start, 6));
+        assert!(bucket.take(start, 4));
+        let later = start + Duration::from_secs(10);
+        assert!(bucket.take(later, 1_000));
+        assert!(!bucket.take(later, 1));
     }
 
     #[test]
@@ -64,7 +77,7 @@ mod tests {
         let start = base();
         let mut bucket = Bucket::new(start, 1_000, 2);
         let later = start + Duration::from_secs(3_600);
-        let taken = (0..10).filter(|_| bucket.take(later)).count();
+        let taken = (0..10).filter(|_| bucket.take(later, 1)).count();
         assert_eq!(taken, 2);
     }
 
@@ -72,8 +85,8 @@ mod tests {
     fn a_clock_that_stands_still_or_steps_back_earns_nothing() {
         let start = base() + Duration::from_secs(10);
         let mut bucket = Bucket::new(start, 1, 1);
-        assert!(bucket.take(start));
-        assert!(!bucket.take(start - Duration::from_secs(5)));
-        assert!(!bucket.take(start));
+        assert!(bucket.take(start, 1));
+        assert!(!bucket.take(start - Duration::from_secs(5), 1));
+        assert!(!bucket.take(start, 1));
     }
 }

@@ -25,6 +25,10 @@ pub struct RegistryConfig {
     pub(crate) max_backlog: usize,
     pub(crate) max_events: usize,
     pub(crate) grace: Duration,
+    pub(crate) grace_sealed: Duration,
+    pub(crate) plain: bool,
+    pub(crate) relay_quota: u64,
+    pub(crate) relay_window: Duration,
     pub(crate) first_line: Duration,
     pub(crate) idle: Duration,
     pub(crate) idle_open: Duration,
@@ -45,6 +49,10 @@ impl Default for RegistryConfig {
             max_backlog: 1024 * 1024,
             max_events: 4_096,
             grace: Duration::from_secs(60),
+            grace_sealed: Duration::from_secs(30 * 24 * 3_600),
+            plain: true,
+            relay_quota: 4 * 1024 * 1024 * 1024,
+            relay_window: Duration::from_secs(24 * 3_600),
             first_line: Duration::from_secs(10),
             idle: Duration::from_secs(90),
             idle_open: Duration::from_secs(2 * 3_600),
@@ -67,6 +75,12 @@ impl RegistryConfig {
     pub fn max_connections(mut self, limit: usize) -> Self {
         self.max_connections = limit.max(1);
         self
+    }
+
+    /// What [`max_connections`](Self::max_connections) has set.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.max_connections
     }
 
     /// Client ids known at once, present or in their grace period (default
@@ -142,6 +156,34 @@ impl RegistryConfig {
         self
     }
 
+    /// The same for a cluster that has a descriptor (default 30 days): its
+    /// members are known by what they have signed, and messages can be left for
+    /// those who are away.
+    #[must_use]
+    pub fn grace_sealed(mut self, grace: Duration) -> Self {
+        self.grace_sealed = grace.min(LONGEST);
+        self
+    }
+
+    /// Whether connections that prove no identity are answered (default yes).
+    /// They speak profile 1.0 for ids of profile 1.0 and nothing else; without
+    /// them every request of theirs is refused with `unauthenticated`.
+    #[must_use]
+    pub fn plain(mut self, allowed: bool) -> Self {
+        self.plain = allowed;
+        self
+    }
+
+    /// Octets of relayed lines that one client may send in a window of that
+    /// length (default 4 GiB a day; at least 1 s). Beyond it they are refused
+    /// with `quota-exceeded` until the window ends.
+    #[must_use]
+    pub fn relay_quota(mut self, octets: u64, window: Duration) -> Self {
+        self.relay_quota = octets;
+        self.relay_window = window.clamp(Duration::from_secs(1), LONGEST);
+        self
+    }
+
     /// How long a new connection may take to its first complete line (default
     /// 10 s).
     #[must_use]
@@ -208,7 +250,7 @@ impl MemberConfig {
             caps: Some(Caps::RDT),
             servers,
             backoff_initial: Duration::from_millis(200),
-            backoff_max: Duration::from_secs(10),
+            backoff_max: Duration::from_secs(4),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(20),
@@ -226,7 +268,7 @@ impl MemberConfig {
     }
 
     /// The first wait between connection attempts and the longest one (defaults
-    /// 200 ms and 10 s; at least 1 ms and the first). It doubles per failure; the
+    /// 200 ms and 4 s, so that all are back within 5 s of a server's return; at least 1 ms and the first). It doubles per failure; the
     /// actual wait is drawn evenly from the upper half.
     #[must_use]
     pub fn backoff(mut self, initial: Duration, max: Duration) -> Self {

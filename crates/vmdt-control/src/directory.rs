@@ -16,7 +16,9 @@
 //! once since its place was taken; [`Directory::settle`] keeps that invariant, so
 //! CLUSTER_READY is pushed when it is news and never flaps.
 
+mod persistence;
 mod queries;
+mod signed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -27,9 +29,12 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 use vmdt_wire::{Caps, ClusterId, ClusterInfo, ClusterOptions, MemberState, NodeId};
 
+use crate::bucket::Bucket;
 use crate::config::RegistryConfig;
 use crate::error::Refusal;
 use crate::event::ConnId;
+use crate::record::RecordKey;
+use crate::sealed::{KeptProfile, Sealed};
 use crate::state::{Census, ClusterState};
 
 /// Characters after `cluster_`: 51 bits, which nobody guesses over a network.
@@ -57,6 +62,20 @@ pub(crate) enum Change {
         cluster: ClusterId,
         id: NodeId,
         state: MemberState,
+    },
+    /// Tell every other present member that has capabilities of a membership.
+    Membership {
+        cluster: ClusterId,
+        id: NodeId,
+    },
+    /// Tell every present member who was removed, and those too.
+    Revoked {
+        cluster: ClusterId,
+        removed: Vec<NodeId>,
+    },
+    /// Tell everybody in a sealed cluster of the client of its new profile.
+    Profile {
+        id: NodeId,
     },
     /// Tell `to` about every other member.
     Roster {
@@ -91,11 +110,16 @@ struct Cluster {
     max: u16,
     state: ClusterState,
     places: BTreeMap<NodeId, Place>,
+    sealed: Option<Box<Sealed>>,
 }
 
 impl Cluster {
     fn present(&self) -> usize {
         self.places.values().filter(|p| p.present).count()
+    }
+
+    fn is_listed(&self) -> bool {
+        self.sealed.as_ref().is_none_or(|sealed| sealed.is_listed())
     }
 
     fn options(&self) -> ClusterOptions {
@@ -121,6 +145,9 @@ struct Client {
     port: Option<NonZeroU16>,
     caps: Option<Caps>,
     clusters: BTreeSet<ClusterId>,
+    profile: Option<Box<KeptProfile>>,
+    /// The allowance of its last connection.
+    bucket: Option<Bucket>,
 }
 
 impl Client {
@@ -141,6 +168,7 @@ fn speaks_rdt(caps: Option<Caps>) -> bool {
 #[derive(Debug)]
 pub(crate) struct Directory {
     grace: Duration,
+    grace_sealed: Duration,
     max_clients: usize,
     max_clusters: usize,
     max_clusters_per_client: usize,
@@ -151,12 +179,15 @@ pub(crate) struct Directory {
     /// One entry for every place with an `until`.
     deadlines: BTreeSet<(Instant, ClusterId, NodeId)>,
     changes: VecDeque<Change>,
+    /// What has changed since it was last recorded; `None` while nobody records.
+    dirty: Option<BTreeSet<RecordKey>>,
 }
 
 impl Directory {
     pub(crate) fn new(config: &RegistryConfig, rng: ChaCha20Rng) -> Directory {
         Directory {
             grace: config.grace,
+            grace_sealed: config.grace_sealed,
             max_clients: config.max_clients,
             max_clusters: config.max_clusters,
             max_clusters_per_client: config.max_clusters_per_client,
@@ -166,6 +197,22 @@ impl Directory {
             clusters: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             changes: VecDeque::new(),
+            dirty: None,
+        }
+    }
+
+    fn mark(&mut self, key: RecordKey) {
+        if let Some(dirty) = &mut self.dirty {
+            dirty.insert(key);
+        }
+    }
+
+    /// How long a place in `cluster` is kept for a member that is away.
+    fn grace_of(&self, cluster: ClusterId) -> Duration {
+        let found = self.clusters.get(&cluster);
+        match found.is_some_and(|found| found.sealed.is_some()) {
+            true => self.grace_sealed,
+            false => self.grace,
         }
     }
 
@@ -182,14 +229,15 @@ impl Directory {
     /// Gives `id` to the connection `conn` from `ip`. The id of a lost
     /// connection is free for anybody (profile 1.0 has no proof of identity);
     /// that of a live one moves only to a connection from the same address,
-    /// which is then the same host reconnecting. Returns the connection that
-    /// lost the id.
+    /// which is then the same host reconnecting. A connection that has proven to
+    /// be `id` takes it in any case. Returns the connection that lost the id.
     pub(crate) fn bind(
         &mut self,
         now: Instant,
         id: NodeId,
         conn: ConnId,
         ip: IpAddr,
+        proven: bool,
     ) -> Result<Option<ConnId>, Refusal> {
         if id == NodeId::EMPTY {
             return Err(Refusal::EmptyId);
@@ -208,11 +256,13 @@ impl Directory {
                     port: None,
                     caps: None,
                     clusters: BTreeSet::new(),
+                    profile: None,
+                    bucket: None,
                 },
             );
             return Ok(None);
         };
-        if client.conn.is_some() && client.ip != ip {
+        if client.conn.is_some() && client.ip != ip && !proven {
             return Err(Refusal::IdInUse { id });
         }
         let superseded = client.conn.replace(conn);
@@ -227,7 +277,7 @@ impl Directory {
 
     /// The place of a client that has a connection again.
     fn returned(&mut self, now: Instant, id: NodeId, cluster: ClusterId, rejoins: bool) {
-        let grace = self.grace;
+        let grace = self.grace_of(cluster);
         let Some(place) = self.place_mut(cluster, id) else {
             return;
         };
@@ -260,12 +310,12 @@ impl Directory {
         };
         client.conn = None;
         if client.clusters.is_empty() {
-            self.clients.remove(&id);
+            self.forget_client(id);
             return;
         }
         let clusters: Vec<ClusterId> = client.clusters.iter().copied().collect();
         for cluster in clusters {
-            let until = now + self.grace;
+            let until = now + self.grace_of(cluster);
             let Some(place) = self.place_mut(cluster, id) else {
                 continue;
             };
@@ -324,6 +374,15 @@ impl Directory {
         if (client.address(), client.caps) == before {
             return Ok(());
         }
+        if client.caps != before.1 {
+            let clusters: Vec<ClusterId> = client.clusters.iter().copied().collect();
+            for cluster in clusters {
+                self.mark(RecordKey::Place(cluster, id));
+            }
+        }
+        let Some(client) = self.clients.get(&id) else {
+            return Err(Refusal::UnknownClient { id });
+        };
         // A changed address is told as a return to those who hold the old one.
         for &cluster in &client.clusters {
             let present = self
@@ -381,9 +440,11 @@ impl Directory {
             max,
             state: ClusterState::Empty,
             places: BTreeMap::new(),
+            sealed: None,
         };
         let info = made.info();
         self.clusters.insert(cluster, made);
+        self.mark(RecordKey::Cluster(cluster));
         self.changes.push_back(Change::Created {
             cluster,
             creator: id,
@@ -416,6 +477,7 @@ impl Directory {
                 return Ok(info);
             }
             Some(_) => return Err(Refusal::AlreadyMember { id, cluster }),
+            None if found.sealed.is_some() => return Err(Refusal::NeedsMembership { cluster }),
             None => {}
         }
         self.may_take_a_place(id, single)?;
@@ -434,6 +496,14 @@ impl Directory {
         let cluster = self.own_cluster(id, named)?;
         self.remove_place(cluster, id);
         Ok(())
+    }
+
+    fn forget_client(&mut self, id: NodeId) {
+        if let Some(client) = self.clients.remove(&id)
+            && client.profile.is_some()
+        {
+            self.mark(RecordKey::Profile(id));
+        }
     }
 
     fn client(&self, id: NodeId) -> Result<&Client, Refusal> {
@@ -486,6 +556,7 @@ impl Directory {
             };
             found.places.insert(id, place);
         }
+        self.mark(RecordKey::Place(cluster, id));
         self.arrived(cluster, id, Some(MemberState::Joined));
     }
 
@@ -512,24 +583,32 @@ impl Directory {
     }
 
     fn remove_place(&mut self, cluster: ClusterId, id: NodeId) {
-        let removed = self
-            .clusters
-            .get_mut(&cluster)
-            .and_then(|c| c.places.remove(&id));
+        self.changes.push_back(Change::Member {
+            cluster,
+            id,
+            state: MemberState::Left,
+        });
+        self.take_place(cluster, id);
+    }
+
+    /// Takes the place without a word to the others.
+    fn take_place(&mut self, cluster: ClusterId, id: NodeId) {
+        let removed = self.clusters.get_mut(&cluster).and_then(|found| {
+            if let Some(sealed) = &mut found.sealed {
+                sealed.forget(id);
+            }
+            found.places.remove(&id)
+        });
+        self.mark(RecordKey::Place(cluster, id));
         if let Some(place) = removed {
             self.move_deadline(cluster, id, place.until, None);
         }
         if let Some(client) = self.clients.get_mut(&id) {
             client.clusters.remove(&cluster);
             if client.conn.is_none() && client.clusters.is_empty() {
-                self.clients.remove(&id);
+                self.forget_client(id);
             }
         }
-        self.changes.push_back(Change::Member {
-            cluster,
-            id,
-            state: MemberState::Left,
-        });
         self.settle(cluster);
     }
 
@@ -567,15 +646,22 @@ impl Directory {
         found.state = to;
         if from != to {
             self.changes.push_back(Change::State { cluster, from, to });
+            if !from.has_been_ready() && to.has_been_ready() {
+                self.mark(RecordKey::Cluster(cluster));
+            }
         }
         if to == ClusterState::Empty {
             self.clusters.remove(&cluster);
+            self.mark(RecordKey::Cluster(cluster));
             self.changes.push_back(Change::Removed { cluster });
             return;
         }
         if !to.is_active() {
             return;
         }
+        let Some(found) = self.clusters.get_mut(&cluster) else {
+            return;
+        };
         let mut news = Vec::new();
         for (&id, place) in &mut found.places {
             if place.present && !place.told {

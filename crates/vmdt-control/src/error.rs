@@ -4,6 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use thiserror::Error;
+use vmdt_seal::error::VerifyError;
+use vmdt_seal::membership::MembershipError;
+use vmdt_seal::trust::TrustError;
 use vmdt_wire::{ClusterId, ErrorCode, LineError, NodeId};
 
 /// Why the registry answered ERROR. [`Refusal::code`] is the stable word on the
@@ -224,6 +227,111 @@ pub enum Refusal {
         /// The deadline that passed.
         after: Duration,
     },
+    /// The connection has proven no identity, and the request needs one.
+    #[error("this needs a TLS connection that proves the identity of the client")]
+    Unauthenticated,
+    /// The connection has proven another identity.
+    #[error("this connection has proven to be {proven}, not {named}")]
+    NotProven {
+        /// Who it has proven to be.
+        proven: NodeId,
+        /// Whom the request names.
+        named: NodeId,
+    },
+    /// Something signed does not verify.
+    #[error("the {what} does not verify: {cause}")]
+    BadSignature {
+        /// What it is.
+        what: &'static str,
+        /// Why.
+        cause: VerifyError,
+    },
+    /// A membership does not verify.
+    #[error("the membership does not verify: {0}")]
+    BadMembership(MembershipError),
+    /// Something signed is about another client or another cluster.
+    #[error("the {what} is about somebody or something else")]
+    OtherSubject {
+        /// What it is.
+        what: &'static str,
+    },
+    /// A membership does not follow from the cluster's descriptor.
+    #[error("the membership is not valid in {cluster}: {cause}")]
+    NotAdmitted {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Why.
+        cause: TrustError,
+    },
+    /// The client was removed from the cluster by its creator.
+    #[error("{id} was removed from {cluster}")]
+    Removed {
+        /// The client.
+        id: NodeId,
+        /// The cluster.
+        cluster: ClusterId,
+    },
+    /// The server has something newer.
+    #[error("a newer {what} is known already")]
+    Stale {
+        /// What it is.
+        what: &'static str,
+    },
+    /// A cluster that has a descriptor is joined with a membership.
+    #[error("{cluster} is joined with JOIN_SEALED and a membership")]
+    NeedsMembership {
+        /// The cluster.
+        cluster: ClusterId,
+    },
+    /// The cluster has no descriptor: it was made with CREATE_CLUSTER.
+    #[error("{cluster} has no descriptor")]
+    NotSealed {
+        /// The cluster.
+        cluster: ClusterId,
+    },
+    /// The client has published no profile.
+    #[error("{id} has published no profile")]
+    NoProfile {
+        /// The client.
+        id: NodeId,
+    },
+    /// Nobody has that code number open, or it was used up.
+    #[error("nobody waits at number {number}")]
+    UnknownNumber {
+        /// The number.
+        number: u16,
+    },
+    /// No more code numbers for this client, or at all.
+    #[error("{limit} code numbers are open already")]
+    TooManyNumbers {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// More was passed at a code number than an exchange of keys needs.
+    #[error("at most {limit} lines are passed at one number")]
+    NumberUsedUp {
+        /// How many may be.
+        limit: u32,
+    },
+    /// The other side of a code number is not there yet, or not at the moment.
+    #[error("nobody is at the other side of number {number}")]
+    NobodyThere {
+        /// The number.
+        number: u16,
+    },
+    /// The client's octets for relayed lines are used up.
+    #[error("{id} has relayed its {limit} octets; more in {} s", wait.as_secs())]
+    RelayQuota {
+        /// The client.
+        id: NodeId,
+        /// Octets per window.
+        limit: u64,
+        /// Until the next window.
+        wait: Duration,
+    },
+    /// The server ends.
+    #[error("the server is stopping")]
+    Stopping,
     /// The server failed to do its own part.
     #[error("the server could not answer")]
     Internal,
@@ -263,7 +371,23 @@ impl Refusal {
             Refusal::ClosedToOpenPeers { .. } => ErrorCode::Refused,
             Refusal::RelayIndex { .. } => ErrorCode::RelayRefused,
             Refusal::RelayBacklog { .. } | Refusal::SlowReader { .. } => ErrorCode::QuotaExceeded,
-            Refusal::Silent { .. } => ErrorCode::Aborted,
+            Refusal::Silent { .. } | Refusal::Stopping => ErrorCode::Aborted,
+            Refusal::Unauthenticated => ErrorCode::Unauthenticated,
+            Refusal::NotProven { .. } => ErrorCode::BadId,
+            Refusal::BadSignature { .. }
+            | Refusal::BadMembership(_)
+            | Refusal::OtherSubject { .. }
+            | Refusal::NotAdmitted { .. } => ErrorCode::BadSignature,
+            Refusal::Removed { .. } => ErrorCode::Removed,
+            Refusal::Stale { .. } => ErrorCode::Stale,
+            Refusal::NeedsMembership { .. } => ErrorCode::Refused,
+            Refusal::NotSealed { .. } => ErrorCode::NotSupported,
+            Refusal::NoProfile { .. } => ErrorCode::UnknownClient,
+            Refusal::UnknownNumber { .. } => ErrorCode::UnknownNumber,
+            Refusal::TooManyNumbers { .. }
+            | Refusal::NumberUsedUp { .. }
+            | Refusal::RelayQuota { .. } => ErrorCode::QuotaExceeded,
+            Refusal::NobodyThere { .. } => ErrorCode::NotRegistered,
             Refusal::Internal => ErrorCode::Internal,
         }
     }
@@ -292,6 +416,9 @@ pub enum LinkError {
     /// The connection could not be opened.
     #[error("the server cannot be reached: {0}")]
     Connect(io::ErrorKind),
+    /// A TLS handshake failed: this is not the server meant, or it refuses us.
+    #[error("the server's identity is not confirmed: {0}")]
+    Handshake(String),
     /// The connection was not up, or the registration not confirmed, in time.
     #[error("the server did not answer within {after:?}")]
     ConnectTimeout {
@@ -346,8 +473,9 @@ pub enum RequestError {
         /// What the last attempt failed with, if one has failed yet.
         last: Option<LinkError>,
     },
-    /// The connection was lost before the reply to CREATE_CLUSTER, which is not
-    /// repeated: a cluster may have been made, and goes when the grace ends.
+    /// The connection was lost before the reply to something that is not
+    /// repeated: CREATE_CLUSTER (a cluster may have been made, and goes when the
+    /// grace ends), CODE_OPEN and CODE_PASS.
     #[error("the connection was lost before the reply: {0}")]
     Interrupted(LinkError),
     /// More requests than the member may hold.
@@ -356,9 +484,17 @@ pub enum RequestError {
         /// How many there may be.
         limit: usize,
     },
-    /// An id in the request cannot stand on a control line.
-    #[error("the request holds an id that no control line can carry")]
+    /// An id in the request cannot stand on a control line, or a parameter is too
+    /// long for one.
+    #[error("the request holds something that no control line can carry")]
     Unwritable,
+    /// What the request is to publish, or what the server answered, is signed
+    /// wrongly.
+    #[error("the {what} does not verify")]
+    BadSignature {
+        /// What it is.
+        what: &'static str,
+    },
     /// The server answered with something else.
     #[error("the reply is of another kind than the request")]
     UnexpectedReply,

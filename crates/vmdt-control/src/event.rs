@@ -117,6 +117,8 @@ pub struct ClusterView {
     pub options: ClusterOptions,
     /// Where it stands.
     pub state: ClusterState,
+    /// Whether it has a descriptor: its members are known by their signatures.
+    pub sealed: bool,
     /// Everybody with a place, ordered by id.
     pub members: Vec<MemberView>,
 }
@@ -132,6 +134,21 @@ pub struct MemberView {
     pub address: Option<SocketAddr>,
     /// What it registered.
     pub caps: Option<Caps>,
+    /// Where its profile says to be reachable; empty without a profile.
+    pub claimed: Vec<SocketAddr>,
+}
+
+/// What one client has relayed in the present window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayAccount {
+    /// The client.
+    pub id: NodeId,
+    /// Lines relayed.
+    pub lines: u64,
+    /// Octets of those lines.
+    pub octets: u64,
+    /// How long until the client starts anew.
+    pub window_left: Duration,
 }
 
 /// Counters of a registry since its start.
@@ -195,6 +212,50 @@ pub enum Request {
     Members(ClusterId),
     /// Ask for a client's address.
     ClientInfo(NodeId),
+    /// List the clusters that follow this one: the next page.
+    ListClustersAfter(ClusterId),
+    /// Create the cluster that a descriptor describes, or bring it back to a
+    /// server that has lost it. This one and all that follow need a connection
+    /// that proves the member's identity.
+    CreateSealed {
+        /// The signed descriptor.
+        descriptor: Bytes,
+        /// Our membership.
+        membership: Bytes,
+    },
+    /// Join a cluster that has a descriptor. The answer comes when the descriptor
+    /// was fetched and checked.
+    JoinSealed {
+        /// Its id.
+        cluster: ClusterId,
+        /// Our membership.
+        membership: Bytes,
+    },
+    /// Publish our profile, now and after every reconnection.
+    PutProfile(Bytes),
+    /// Ask for the profile of a member of one of our clusters.
+    GetProfile(NodeId),
+    /// Hand in a list of removed members that the cluster's creator has signed.
+    Revoke {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The list.
+        list: Bytes,
+    },
+    /// Ask for a code number.
+    CodeOpen,
+    /// Meet who has opened a code number.
+    CodeJoin(u16),
+    /// Pass data to the other side of a code number, at most 4,096 octets. It
+    /// arrives there as a CODE_PASS push.
+    CodePass {
+        /// The number.
+        number: u16,
+        /// The data.
+        data: Bytes,
+    },
+    /// Give a code number back.
+    CodeClose(u16),
 }
 
 /// The answer to a [`Request`].
@@ -217,7 +278,7 @@ pub enum Reply {
         /// The cluster.
         cluster: ClusterId,
     },
-    /// To `ListClusters`.
+    /// To `ListClusters` and `ListClustersAfter`.
     Clusters(Vec<ClusterEntry>),
     /// To `Members`.
     Members(Vec<NodeId>),
@@ -228,6 +289,20 @@ pub enum Reply {
         /// What it can do.
         caps: Option<Caps>,
     },
+    /// To `GetProfile`: checked, and in the roster too.
+    Profile {
+        /// Whose.
+        id: NodeId,
+        /// The signed profile.
+        profile: Bytes,
+    },
+    /// To `CodeOpen`.
+    Code {
+        /// The number.
+        number: u16,
+    },
+    /// To `PutProfile`, `Revoke`, `CodeJoin`, `CodePass` and `CodeClose`.
+    Done,
 }
 
 /// What a member reports.
@@ -247,8 +322,10 @@ pub enum MemberEvent {
         result: Result<Reply, RequestError>,
     },
     /// A line that is not a reply: CLUSTER_READY, MEMBER, a relayed
-    /// MESSAGE_SHARE or an ERROR about nothing in particular. The roster has
-    /// taken it in already.
+    /// MESSAGE_SHARE or an ERROR about nothing in particular; of profile 1.1
+    /// MEMBERSHIP, REVOKED, PROFILE, CODE_PASS and CODE_CLOSE. What is signed was
+    /// checked; what does not verify is not reported. The roster has taken it in
+    /// already.
     Push(Message),
     /// A cluster's state as far as this member knows changed.
     State {

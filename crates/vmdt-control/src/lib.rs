@@ -22,11 +22,35 @@
 //! is degraded, suspended or ready again follows from the MEMBER pushes, which go
 //! to members that registered capabilities, and which [`Member`] evaluates.
 //!
+//! # Profile 1.1
+//!
+//! A connection that has proven an identity ([`Registry::handle_open_as`]) acts
+//! for the id of its key and for no other. On it, beyond profile 1.0:
+//! - clusters made by a signed descriptor, whose hash is their id, and joined with
+//!   a signed membership. They stand in nobody else's list unless the descriptor
+//!   says so ([`OPTION_LISTED`]), and who is not in them learns nothing of their
+//!   members. Places are kept for 30 days;
+//! - removal of members by lists that the creator signs;
+//! - profiles, which a member publishes for those in its clusters;
+//! - code numbers, at which two clients meet to exchange keys.
+//!
+//! The registry verifies what it stores, so that it stores no rubbish, and passes
+//! it on as it came. [`Member`] verifies everything again and believes the server
+//! in nothing but addresses and presence: see [`SealedRoster`] and
+//! [`Member::profile`]. A server that has lost its state gets the clusters back
+//! from their members.
+//!
+//! # What survives a restart
+//!
+//! [`Registry::poll_record`] gives what a store must keep, [`Registry::restore`]
+//! takes it back.
+//!
 //! # What the server relays
 //!
 //! MESSAGE_SHARE goes from a member to another of the same cluster with an index of
 //! 0 (a control line between the two) or 1 to k - 1 (a share): the server never
-//! carries enough shares of a message to learn anything. SEND_MESSAGE is refused
+//! carries enough shares of a message to learn anything. How much each client may
+//! relay per day is bounded and accounted for. SEND_MESSAGE is refused
 //! because it would show the server the text, and the SHARE_POOL messages are
 //! refused because they travel between members.
 //!
@@ -54,14 +78,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod accounts;
 mod bucket;
+mod codes;
 mod config;
 mod directory;
 mod error;
 mod event;
 mod member;
+mod record;
 mod registry;
 mod roster;
+mod sealed;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -70,9 +98,11 @@ pub use self::config::{MemberConfig, RegistryConfig};
 pub use self::error::{LinkError, Refusal, RelayError, RequestError, ServerError};
 pub use self::event::{
     ClusterView, ConnId, MemberEvent, MemberOutput, MemberView, RegistryEvent, RegistryOutput,
-    RegistryStats, Reply, Request, RequestId,
+    RegistryStats, RelayAccount, Reply, Request, RequestId,
 };
 pub use self::member::{Member, relayed_data};
+pub use self::record::{Record, RecordError, RecordKey, Restored};
 pub use self::registry::Registry;
-pub use self::roster::{ClusterRoster, RosterMember};
+pub use self::roster::{ClusterRoster, RosterMember, SealedRoster};
+pub use self::sealed::OPTION_LISTED;
 pub use self::state::{Census, ClusterState};

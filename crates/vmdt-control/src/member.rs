@@ -1,8 +1,9 @@
 //! The client's machine: one connection to one of several servers.
 
 mod requests;
+mod signed;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use data_encoding::{BASE64, BASE64_NOPAD};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use vmdt_seal::profile::Profile;
 use vmdt_wire::{ClusterId, Framing, Line, LineFramer, Message, NodeId, RELAY_MAX_LINE};
 
 use crate::config::MemberConfig;
@@ -78,6 +80,13 @@ pub struct Member {
     next_request: u64,
     next_tag: u32,
     roster: Roster,
+    /// Profiles of the members of our clusters.
+    profiles: BTreeMap<NodeId, Profile>,
+    /// Our own, as published last.
+    own_profile: Option<Bytes>,
+    /// Whose profile is to be fetched, and how many are being fetched.
+    wanted: BTreeSet<NodeId>,
+    fetching: usize,
     events: VecDeque<MemberEvent>,
 }
 
@@ -136,6 +145,10 @@ impl Member {
             relay_tags: VecDeque::new(),
             next_request: 0,
             next_tag: 0,
+            profiles: BTreeMap::new(),
+            own_profile: None,
+            wanted: BTreeSet::new(),
+            fetching: 0,
             events: VecDeque::new(),
         }
     }
@@ -167,6 +180,27 @@ impl Member {
     #[must_use]
     pub fn cluster(&self, cluster: ClusterId) -> Option<&ClusterRoster> {
         self.roster.cluster(cluster)
+    }
+
+    /// The newest profile of a member of one of our clusters that has a
+    /// descriptor. It is fetched by itself, kept while the server cannot be
+    /// reached, and checked: it may be old, but it is that member's.
+    #[must_use]
+    pub fn profile(&self, id: NodeId) -> Option<&Profile> {
+        self.profiles.get(&id)
+    }
+
+    /// The clusters' servers, in the order in which they are tried.
+    #[must_use]
+    pub fn servers(&self) -> &[SocketAddr] {
+        &self.config.servers
+    }
+
+    /// Tries other servers from the next attempt on, from the first: those of a
+    /// ticket, or what a name stands for now. The connection there is stays.
+    pub fn set_servers(&mut self, servers: Vec<SocketAddr>) {
+        self.config.servers = servers;
+        self.server = 0;
     }
 
     /// Asks the server for something. The answer comes as
@@ -308,6 +342,14 @@ impl Member {
         self.wake(now);
         if attempt == self.attempt && matches!(self.link, Link::Connecting { .. }) {
             self.down(now, LinkError::Connect(kind));
+        }
+    }
+
+    /// The attempt reached somebody, and the TLS handshake failed, for `reason`.
+    pub fn handle_handshake_failed(&mut self, now: Instant, attempt: u64, reason: String) {
+        self.wake(now);
+        if attempt == self.attempt && matches!(self.link, Link::Connecting { .. }) {
+            self.down(now, LinkError::Handshake(reason));
         }
     }
 
@@ -459,6 +501,7 @@ impl Member {
         if let Some(server) = self.current_server() {
             self.events.push_back(MemberEvent::Registered { server });
         }
+        self.republish();
         let leaving: Vec<ClusterId> = self.waiting.values().filter_map(Waiting::leaves).collect();
         let clusters: Vec<ClusterId> = self
             .roster
@@ -502,9 +545,12 @@ impl Member {
         self.framer = LineFramer::new(RELAY_MAX_LINE);
         self.tags.clear();
         self.relay_tags.clear();
+        self.wanted.clear();
+        self.fetching = 0;
         self.roster.disconnected();
         self.last_error = Some(reason.clone());
         self.interrupt_requests(&reason);
+        self.forget_undescribed();
         self.events
             .push_back(MemberEvent::Disconnected { reason, retry_in });
     }

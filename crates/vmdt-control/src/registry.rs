@@ -1,6 +1,8 @@
 //! The server's machine: connections, deadlines, backlogs.
 
 mod requests;
+mod signed;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -11,11 +13,16 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use vmdt_wire::{Framing, Line, LineFramer, Message, NodeId};
 
+use crate::accounts::Accounts;
 use crate::bucket::Bucket;
+use crate::codes::Codes;
 use crate::config::RegistryConfig;
-use crate::directory::{Change, Directory};
+use crate::directory::Directory;
 use crate::error::Refusal;
-use crate::event::{ClusterView, ConnId, RegistryEvent, RegistryOutput, RegistryStats};
+use crate::event::{
+    ClusterView, ConnId, RegistryEvent, RegistryOutput, RegistryStats, RelayAccount,
+};
+use crate::record::{Record, RecordKey, Restored};
 
 /// The longest ERROR sentence, in octets.
 const MAX_SENTENCE: usize = 300;
@@ -28,10 +35,11 @@ const LONG_LINE: usize = 4 * 1024;
 /// they can be reached.
 ///
 /// Four kinds of calls, in this order:
-/// 1. the driver reports: [`handle_open`](Self::handle_open),
-///    [`handle_bytes`](Self::handle_bytes), [`handle_sent`](Self::handle_sent),
+/// 1. the driver reports: [`handle_open`](Self::handle_open) or
+///    [`handle_open_as`](Self::handle_open_as), [`handle_bytes`](Self::handle_bytes), [`handle_sent`](Self::handle_sent),
 ///    [`handle_closed`](Self::handle_closed), [`handle_timeout`](Self::handle_timeout);
-/// 2. after each of them it drains [`poll_output`](Self::poll_output),
+/// 2. after each of them, or of several, it drains [`poll_record`](Self::poll_record) if it keeps
+///    records, and then [`poll_output`](Self::poll_output),
 /// 3. may drain [`poll_event`](Self::poll_event),
 /// 4. and sleeps until [`poll_timeout`](Self::poll_timeout).
 ///
@@ -43,6 +51,10 @@ const LONG_LINE: usize = 4 * 1024;
 pub struct Registry {
     config: RegistryConfig,
     directory: Directory,
+    codes: Codes,
+    accounts: Accounts,
+    /// A moment and its wall clock time, in milliseconds since 1970.
+    clock: Option<(Instant, u64)>,
     conns: BTreeMap<ConnId, Connection>,
     /// One entry per connection, at or before its deadline.
     timers: BTreeSet<(Instant, ConnId)>,
@@ -64,6 +76,8 @@ enum Queued {
 #[derive(Debug)]
 struct Connection {
     ip: IpAddr,
+    /// Who it has proven to be.
+    proven: Option<NodeId>,
     id: Option<NodeId>,
     /// The framing the client last used: that of pushes.
     framing: Framing,
@@ -93,6 +107,13 @@ impl Registry {
     pub fn new(config: RegistryConfig, seed: [u8; 32]) -> Registry {
         Registry {
             directory: Directory::new(&config, ChaCha20Rng::from_seed(seed)),
+            codes: Codes::default(),
+            accounts: Accounts::new(
+                config.relay_quota,
+                config.relay_window,
+                config.max_clients.saturating_mul(2),
+            ),
+            clock: None,
             config,
             conns: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -103,10 +124,60 @@ impl Registry {
         }
     }
 
-    /// A connection from `peer` was accepted. The registry may answer with
-    /// `Close` at once when it is full. A `conn` that is in use already is
-    /// ignored.
+    /// Tells the wall clock time, in milliseconds since 1970: once in the
+    /// beginning, and again when it was set anew. Without it nothing that is
+    /// dated can be judged, and no cluster with a descriptor be made or joined.
+    pub fn handle_clock(&mut self, now: Instant, unix_ms: u64) {
+        self.clock = Some((now, unix_ms));
+    }
+
+    /// Takes in what [`poll_record`](Self::poll_record) gave before a restart, in
+    /// any order. Call it before anything else happens. Members have the grace
+    /// period from now on to come back.
+    pub fn restore(
+        &mut self,
+        now: Instant,
+        records: impl IntoIterator<Item = (RecordKey, Bytes)>,
+    ) -> Restored {
+        self.directory.restore(now, records)
+    }
+
+    /// From now on [`poll_record`](Self::poll_record) gives what changes. Only
+    /// for those who drain it: nothing is dropped.
+    pub fn begin_recording(&mut self) {
+        self.directory.begin_recording();
+    }
+
+    /// What a store must be told. All records up to `None` belong together: write
+    /// them in one transaction, and only then send what
+    /// [`poll_output`](Self::poll_output) gives. A key changed several times
+    /// gives one record.
+    #[must_use]
+    pub fn poll_record(&mut self) -> Option<Record> {
+        self.directory.next_record()
+    }
+
+    /// A connection from `peer` was accepted that has proven no identity: it
+    /// speaks profile 1.0, if the configuration allows that at all. The registry
+    /// may answer with `Close` at once when it is full. A `conn` that is in use
+    /// already is ignored.
     pub fn handle_open(&mut self, now: Instant, conn: ConnId, peer: SocketAddr) {
+        self.open(now, conn, peer, None);
+    }
+
+    /// The same for a connection that has proven to be `identity`: it speaks for
+    /// this client and no other.
+    pub fn handle_open_as(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        peer: SocketAddr,
+        identity: NodeId,
+    ) {
+        self.open(now, conn, peer, Some(identity));
+    }
+
+    fn open(&mut self, now: Instant, conn: ConnId, peer: SocketAddr, proven: Option<NodeId>) {
         if self.conns.contains_key(&conn) {
             return;
         }
@@ -129,8 +200,12 @@ impl Registry {
             conn,
             Connection {
                 ip: peer.ip().to_canonical(),
+                proven,
                 id: None,
-                framing: Framing::Bar,
+                framing: match proven {
+                    None => Framing::Bar,
+                    Some(_) => Framing::Slash,
+                },
                 framer: LineFramer::new(self.config.max_relay_line),
                 bucket: Bucket::new(now, self.config.rate, self.config.burst),
                 opened: now,
@@ -205,6 +280,9 @@ impl Registry {
     /// Does what is due at `now`. Early calls do nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.directory.expire(now);
+        for (id, number) in self.codes.expire(now) {
+            self.code_closed(id, number);
+        }
         self.settle(now);
         while let Some(&(at, conn)) = self.timers.first() {
             if at > now {
@@ -229,7 +307,8 @@ impl Registry {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|&(at, _)| at);
         let grace = self.directory.next_deadline();
-        timer.into_iter().chain(grace).min()
+        let code = self.codes.next_deadline();
+        timer.into_iter().chain(grace).chain(code).min()
     }
 
     /// What the driver has to do next.
@@ -259,6 +338,28 @@ impl Registry {
     #[must_use]
     pub fn poll_event(&mut self) -> Option<RegistryEvent> {
         self.events.pop_front()
+    }
+
+    /// The server ends: every connection is told so and closed. Places are kept,
+    /// as if the connections were lost.
+    pub fn handle_shutdown(&mut self, now: Instant) {
+        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
+        for conn in conns {
+            self.end(now, conn, Refusal::Stopping);
+        }
+        // There is nobody left to tell.
+        while self.directory.next_change().is_some() {}
+    }
+
+    /// What clients have relayed in their present windows, ordered by id.
+    pub fn relay_accounts(&self, now: Instant) -> impl Iterator<Item = RelayAccount> {
+        self.accounts.views(now)
+    }
+
+    /// Code numbers in use.
+    #[must_use]
+    pub fn code_count(&self) -> usize {
+        self.codes.len()
     }
 
     /// The clusters, ordered by id.
@@ -322,94 +423,6 @@ impl Registry {
             } else {
                 return;
             }
-        }
-    }
-
-    fn tell(&mut self, change: Change) {
-        match change {
-            Change::Created {
-                cluster,
-                creator,
-                n,
-                k,
-            } => self.event(RegistryEvent::ClusterCreated {
-                cluster,
-                creator,
-                n,
-                k,
-            }),
-            Change::Removed { cluster } => self.event(RegistryEvent::ClusterRemoved { cluster }),
-            Change::State { cluster, from, to } => {
-                self.event(RegistryEvent::State { cluster, from, to });
-            }
-            Change::Member { cluster, id, state } => {
-                self.event(RegistryEvent::Member { cluster, id, state });
-                let (address, caps) = self.directory.details(id);
-                let others: Vec<NodeId> = self
-                    .directory
-                    .places(cluster)
-                    .filter(|&(other, present)| present && other != id)
-                    .map(|(other, _)| other)
-                    .filter(|&other| self.directory.caps(other).is_some())
-                    .collect();
-                let message = Message::Member {
-                    cluster,
-                    id,
-                    state,
-                    address,
-                    caps,
-                };
-                self.push(&others, &message);
-            }
-            Change::Roster { cluster, to } => {
-                if self.directory.caps(to).is_none() {
-                    return;
-                }
-                let members: Vec<(NodeId, bool)> = self.directory.places(cluster).collect();
-                for (id, present) in members.into_iter().filter(|&(id, _)| id != to) {
-                    let (address, caps) = self.directory.details(id);
-                    let message = Message::Member {
-                        cluster,
-                        id,
-                        state: if present {
-                            vmdt_wire::MemberState::Joined
-                        } else {
-                            vmdt_wire::MemberState::Away
-                        },
-                        address,
-                        caps,
-                    };
-                    self.push(&[to], &message);
-                }
-            }
-            Change::Ready { cluster, to } => self.push(&to, &Message::ClusterReady { cluster }),
-        }
-    }
-
-    /// Sends `message` to the connections of `ids`, each in its own framing.
-    fn push(&mut self, ids: &[NodeId], message: &Message) {
-        let mut bar = None;
-        let mut slash = None;
-        for &id in ids {
-            let Some(conn) = self.directory.connection(id) else {
-                continue;
-            };
-            let Some(framing) = self.conns.get(&conn).map(|c| c.framing) else {
-                continue;
-            };
-            let encoded = match framing {
-                Framing::Bar => &mut bar,
-                Framing::Slash => &mut slash,
-            };
-            let line = encoded.get_or_insert_with(|| {
-                let line = Line {
-                    framing,
-                    tag: None,
-                    message: message.clone(),
-                };
-                line.emit().unwrap_or_default()
-            });
-            self.write(conn, line);
         }
     }
 
@@ -478,6 +491,8 @@ impl Registry {
             && self.directory.connection(id) == Some(conn)
         {
             self.directory.lost(now, id);
+            self.directory.keep_bucket(id, &connection.bucket);
+            self.codes.lost(now, id);
         }
         Some(connection)
     }

@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use vmdt_wire::{Caps, ClusterId, ClusterInfo, MemberState, NodeId};
+use bytes::Bytes;
+use vmdt_seal::descriptor::Descriptor;
+use vmdt_seal::membership::Membership;
+use vmdt_seal::revocation::RevocationList;
+use vmdt_seal::trust::{Admitted, ClusterTrust, TrustError};
+use vmdt_wire::{Caps, ClusterId, ClusterInfo, MemberState, Message, NodeId};
 
 use crate::state::{Census, ClusterState};
 
@@ -37,6 +42,145 @@ pub struct ClusterRoster {
     /// Between our return and the last announcement after it nothing is counted:
     /// who is remembered as present may be gone.
     syncing: bool,
+    sealed: Option<Box<SealedRoster>>,
+}
+
+/// The signed part of a cluster, as its members have checked it.
+#[derive(Debug, Clone)]
+pub struct SealedRoster {
+    /// Our own membership.
+    own: Bytes,
+    /// Until the descriptor is there nothing can be checked.
+    trust: Option<ClusterTrust>,
+    memberships: BTreeMap<NodeId, Bytes>,
+    list: Option<Bytes>,
+    /// What was announced before the descriptor came.
+    held: Vec<Message>,
+}
+
+impl PartialEq for SealedRoster {
+    fn eq(&self, other: &Self) -> bool {
+        self.own == other.own && self.memberships == other.memberships && self.list == other.list
+    }
+}
+
+impl Eq for SealedRoster {}
+
+impl SealedRoster {
+    pub(crate) fn new(own: Bytes, descriptor: Option<Descriptor>) -> SealedRoster {
+        SealedRoster {
+            trust: descriptor.map(|descriptor| trusting(descriptor, &own)),
+            own,
+            memberships: BTreeMap::new(),
+            list: None,
+            held: Vec::new(),
+        }
+    }
+
+    /// The cluster's descriptor, and who follows from it as a member; `None`
+    /// until the descriptor was fetched.
+    #[must_use]
+    pub fn trust(&self) -> Option<&ClusterTrust> {
+        self.trust.as_ref()
+    }
+
+    /// Our own membership, as it was signed.
+    #[must_use]
+    pub fn own_membership(&self) -> &Bytes {
+        &self.own
+    }
+
+    /// Another member's membership, as it was signed.
+    #[must_use]
+    pub fn membership(&self, id: NodeId) -> Option<&Bytes> {
+        self.memberships.get(&id)
+    }
+
+    /// The newest list of removed members, as it was signed.
+    #[must_use]
+    pub fn revoked(&self) -> Option<&Bytes> {
+        self.list.as_ref()
+    }
+
+    /// The descriptor has come: gives back what waited for it.
+    pub(crate) fn describe(&mut self, descriptor: Descriptor) -> Vec<Message> {
+        self.trust = Some(trusting(descriptor, &self.own));
+        std::mem::take(&mut self.held)
+    }
+
+    /// Keeps an announcement until the descriptor comes, if it has not and there
+    /// is room. Whether it was kept, or is lost.
+    pub(crate) fn hold(&mut self, message: &Message, most: usize) -> bool {
+        let waits = self.trust.is_none();
+        if waits && self.held.len() < most {
+            self.held.push(message.clone());
+        }
+        waits
+    }
+
+    /// Whether the membership verifies and is news. `members` are those that are
+    /// in the cluster now.
+    fn admit(
+        &mut self,
+        id: NodeId,
+        octets: &[u8],
+        members: &BTreeMap<NodeId, RosterMember>,
+    ) -> bool {
+        let (Some(trust), Ok(membership)) = (&mut self.trust, Membership::parse(octets)) else {
+            return false;
+        };
+        if membership.node_id() != id {
+            return false;
+        }
+        let mut admitted = trust.admit(&membership);
+        if matches!(admitted, Err(TrustError::Full { .. })) {
+            // Most of them have left long ago.
+            self.memberships.retain(|id, _| members.contains_key(id));
+            let mut fresh = trusting(trust.descriptor().clone(), &self.own);
+            if let Some(list) = trust.revocation() {
+                let _ = fresh.revoke(list);
+            }
+            for octets in self.memberships.values() {
+                if let Ok(membership) = Membership::parse(octets) {
+                    let _ = fresh.admit(&membership);
+                }
+            }
+            *trust = fresh;
+            admitted = trust.admit(&membership);
+        }
+        match admitted {
+            Ok(admitted) => {
+                let octets = membership.octets().clone();
+                self.memberships.insert(id, octets).is_none() || admitted != Admitted::Known
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Whether `id` has shown that it is a member.
+    pub(crate) fn knows(&self, id: NodeId) -> bool {
+        self.memberships.contains_key(&id)
+    }
+
+    /// Takes the list in, if it verifies and is new: who is out.
+    pub(crate) fn revoke(&mut self, octets: &[u8]) -> Option<Vec<NodeId>> {
+        if self.list.as_deref() == Some(octets) {
+            return None;
+        }
+        let list = RevocationList::parse(octets).ok()?;
+        let mut out = self.trust.as_mut()?.revoke(&list).ok()?;
+        self.list = Some(list.octets().clone());
+        // Who has left is not known to the trust, and out all the same.
+        let trust = self.trust.as_ref()?;
+        let more = self.memberships.keys().filter(|&&id| !trust.is_member(id));
+        out.extend(more.copied());
+        out.sort_unstable();
+        out.dedup();
+        for id in &out {
+            self.memberships.remove(id);
+        }
+        Some(out)
+    }
 }
 
 impl ClusterRoster {
@@ -48,6 +192,7 @@ impl ClusterRoster {
             confirmed: true,
             counts,
             syncing: false,
+            sealed: None,
         };
         roster.recount();
         roster
@@ -71,6 +216,23 @@ impl ClusterRoster {
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
         self.confirmed
+    }
+
+    /// The signed part, if the cluster has a descriptor.
+    #[must_use]
+    pub fn sealed(&self) -> Option<&SealedRoster> {
+        self.sealed.as_deref()
+    }
+
+    /// Whether a member's membership verifies and is news.
+    pub(crate) fn admit(&mut self, id: NodeId, octets: &[u8]) -> bool {
+        let members = &self.members;
+        let sealed = self.sealed.as_deref_mut();
+        sealed.is_some_and(|sealed| sealed.admit(id, octets, members))
+    }
+
+    pub(crate) fn sealed_mut(&mut self) -> Option<&mut SealedRoster> {
+        self.sealed.as_deref_mut()
     }
 
     /// The other members, ordered by id.
@@ -163,6 +325,16 @@ impl ClusterRoster {
     }
 }
 
+/// Trust in what the descriptor's creator says, ourselves included.
+fn trusting(descriptor: Descriptor, own: &[u8]) -> ClusterTrust {
+    let mut trust = ClusterTrust::new(descriptor);
+    if let Ok(own) = Membership::parse(own) {
+        // A membership that does not count makes nobody a member, us neither.
+        let _ = trust.admit(&own);
+    }
+    trust
+}
+
 /// All clusters of a member.
 #[derive(Debug)]
 pub(crate) struct Roster {
@@ -199,6 +371,24 @@ impl Roster {
     pub(crate) fn insert(&mut self, cluster: ClusterId, info: Option<ClusterInfo>) {
         let roster = ClusterRoster::new(info, self.counts);
         self.clusters.insert(cluster, roster);
+    }
+
+    /// A cluster with a descriptor, which may have to be fetched yet.
+    pub(crate) fn insert_sealed(
+        &mut self,
+        cluster: ClusterId,
+        info: Option<ClusterInfo>,
+        sealed: SealedRoster,
+    ) {
+        let mut roster = ClusterRoster::new(info, self.counts);
+        roster.sealed = Some(Box::new(sealed));
+        self.clusters.insert(cluster, roster);
+    }
+
+    /// Whether `id` is a member of one of the clusters with a descriptor.
+    pub(crate) fn has_signed(&self, id: NodeId) -> bool {
+        let mut sealed = self.clusters.values().filter_map(ClusterRoster::sealed);
+        sealed.any(|sealed| sealed.knows(id))
     }
 
     pub(crate) fn remove(&mut self, cluster: ClusterId) -> bool {

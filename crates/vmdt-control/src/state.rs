@@ -70,6 +70,12 @@ impl ClusterState {
         }
     }
 
+    /// Whether n members have been present together at some time.
+    #[must_use]
+    pub fn has_been_ready(self) -> bool {
+        !matches!(self, ClusterState::Empty | ClusterState::Creating)
+    }
+
     /// Whether members may send: READY or DEGRADED.
     #[must_use]
     pub fn is_active(self) -> bool {

@@ -165,7 +165,7 @@ fn every_malformed_request_gets_one_error_and_changes_nothing() {
         (b"VMDT/".into(), BadVersion),
         (b"VMDT/TCP/1.0/JOIN_CLUSTER/mallory/a%2".into(), BadRequest),
         (
-            b"VMDT/TCP/1.0/LIST_CLUSTERS/mallory/extra".into(),
+            b"VMDT/TCP/1.0/LIST_CLUSTERS/mallory/c1/extra".into(),
             BadRequest,
         ),
         (b"LIST_CLUSTERS|mallory|\0".into(), BadRequest),
@@ -480,4 +480,127 @@ proptest! {
         prop_assert_eq!(found, expected);
         prop_assert_eq!(cut.clusters(), whole.clusters());
     }
+}
+
+#[test]
+fn profile_1_1_needs_an_identity_and_then_tells_what_is_wrong() {
+    use ErrorCode::*;
+    let long = "A".repeat(5_464);
+    let table: [(String, ErrorCode, ErrorCode); 22] = [
+        ("PUT_PROFILE|@ME|AAAA".into(), Unauthenticated, BadSignature),
+        ("PUT_PROFILE|@ME|".into(), Unauthenticated, BadSignature),
+        ("PUT_PROFILE|@ME|A".into(), BadRequest, BadRequest),
+        ("PUT_PROFILE|@ME|AA==".into(), BadRequest, BadRequest),
+        (format!("PUT_PROFILE|@ME|{long}"), BadRequest, BadRequest),
+        ("PUT_PROFILE|@ME".into(), BadRequest, BadRequest),
+        ("PUT_PROFILE|alice|AAAA".into(), Unauthenticated, BadId),
+        (
+            "GET_PROFILE|@ME|nobody".into(),
+            Unauthenticated,
+            UnknownClient,
+        ),
+        ("GET_PROFILE|@ME|@ME".into(), Unauthenticated, UnknownClient),
+        (
+            "CREATE_SEALED|@ME|AAAA|AAAA".into(),
+            Unauthenticated,
+            BadSignature,
+        ),
+        ("CREATE_SEALED|@ME|AAAA".into(), BadRequest, BadRequest),
+        (
+            "JOIN_SEALED|@ME|c1|AAAA".into(),
+            Unauthenticated,
+            UnknownCluster,
+        ),
+        ("JOIN_SEALED|@ME|c:1|AAAA".into(), BadId, BadId),
+        (
+            "GET_DESCRIPTOR|@ME|c1".into(),
+            Unauthenticated,
+            UnknownCluster,
+        ),
+        (
+            "GET_MEMBERSHIP|@ME|c1|@ME".into(),
+            Unauthenticated,
+            UnknownCluster,
+        ),
+        ("REVOKE|@ME|c1|AAAA".into(), Unauthenticated, UnknownCluster),
+        ("CODE_JOIN|@ME|0".into(), OutOfRange, OutOfRange),
+        ("CODE_JOIN|@ME|10000".into(), OutOfRange, OutOfRange),
+        ("CODE_JOIN|@ME|7".into(), Unauthenticated, UnknownNumber),
+        (
+            "CODE_PASS|@ME|7|AAAA".into(),
+            Unauthenticated,
+            UnknownNumber,
+        ),
+        ("CODE_PASS|7|AAAA".into(), NotSupported, NotSupported),
+        ("REVOKED|c1|AAAA".into(), NotSupported, NotSupported),
+    ];
+    let me = "@AbCdEfGhIjKlMn0";
+    let (mut server, _) = pair(RegistryConfig::new());
+    let peer = "192.0.2.9:4000".parse().unwrap();
+    let id = me.parse().unwrap();
+    server.registry.handle_clock(server.now, 1_700_000_000_000);
+    server
+        .registry
+        .handle_open_as(server.now, ConnId(9), peer, id);
+    assert!(
+        server
+            .ask(9, &format!("REGISTER_P2P_PORT|{me}|9000|rdt"))
+            .starts_with("OK")
+    );
+    server.open(3);
+    let before = server.clusters();
+    for (line, plain, proven) in table {
+        let line = line.replace("@ME", me);
+        for form in [
+            line.clone(),
+            format!("VMDT/TCP/1.0/{}", line.replace('|', "/")),
+        ] {
+            assert_eq!(code_of(&server.ask(3, &form)), plain, "plain: {form}");
+            assert_eq!(code_of(&server.ask(9, &form)), proven, "proven: {form}");
+        }
+        assert_eq!(server.clusters(), before, "{line}");
+    }
+    assert!(server.closed.is_empty());
+    assert_eq!(server.registry.code_count(), 0);
+}
+
+#[test]
+fn without_a_clock_nothing_dated_is_judged() {
+    let mut server = Server::new(RegistryConfig::new());
+    let me = "@AbCdEfGhIjKlMn0";
+    let peer = "192.0.2.9:4000".parse().unwrap();
+    server
+        .registry
+        .handle_open_as(server.now, ConnId(9), peer, me.parse().unwrap());
+    let reply = server.ask(9, &format!("CREATE_SEALED|{me}|AAAA|AAAA"));
+    assert_eq!(code_of(&reply), ErrorCode::Internal);
+}
+
+#[test]
+fn plain_connections_can_be_switched_off() {
+    let mut server = Server::new(RegistryConfig::new().plain(false));
+    server.open(1);
+    for line in ["LIST_CLUSTERS|alice", "REGISTER_P2P_PORT|alice|9000"] {
+        assert_eq!(code_of(&server.ask(1, line)), ErrorCode::Unauthenticated);
+    }
+    assert_eq!(server.registry.client_count(), 0);
+}
+
+#[test]
+fn a_relay_quota_holds_over_reconnections() {
+    let config = RegistryConfig::new().relay_quota(2_000, Duration::from_secs(60));
+    let (mut server, _) = pair(config);
+    let share = format!("MESSAGE_SHARE|mallory|alice|alice|1|{}", "A".repeat(900));
+    assert!(server.send(2, format!("{share}\n").as_bytes()).is_empty());
+    assert!(server.send(2, format!("{share}\n").as_bytes()).is_empty());
+    assert_eq!(code_of(&server.ask(2, &share)), ErrorCode::QuotaExceeded);
+    server.registry.handle_closed(server.now, ConnId(2));
+    server.open(258);
+    server.ask(258, "REGISTER_P2P_PORT|mallory|9002|rdt");
+    assert_eq!(code_of(&server.ask(258, &share)), ErrorCode::QuotaExceeded);
+    let accounts: Vec<_> = server.registry.relay_accounts(server.now).collect();
+    assert_eq!((accounts.len(), accounts[0].lines), (1, 2));
+    assert!(accounts[0].octets <= 2_000);
+    server.now += Duration::from_secs(60);
+    assert!(server.send(258, format!("{share}\n").as_bytes()).is_empty());
 }

@@ -14,8 +14,11 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use common::{Draw, base, id};
-use vmdt_control::{ClusterState, ConnId, Registry, RegistryConfig, RegistryOutput};
+use vmdt_control::{
+    ClusterState, ClusterView, ConnId, Record, RecordKey, Registry, RegistryConfig, RegistryOutput,
+};
 use vmdt_wire::{ErrorCode, Line, Message, NodeId};
 
 const GRACE: Duration = Duration::from_secs(60);
@@ -81,6 +84,8 @@ struct World {
     closing: Vec<u64>,
     /// What each connection has been sent.
     received: BTreeMap<u64, Vec<Message>>,
+    /// What a store holds.
+    kept: BTreeMap<RecordKey, Bytes>,
     steps: usize,
 }
 
@@ -97,11 +102,14 @@ impl World {
             .grace(GRACE)
             .idle(idle)
             .idle_open(idle);
+        let mut registry = Registry::new(config.first_line(idle), [seed as u8; 32]);
+        registry.begin_recording();
         World {
             seed,
             draw: Draw::new(seed),
             now: base(),
-            registry: Registry::new(config.first_line(idle), [seed as u8; 32]),
+            registry,
+            kept: BTreeMap::new(),
             clusters: BTreeMap::new(),
             clients: clients.collect(),
             conns: 0,
@@ -334,6 +342,46 @@ impl World {
             .retain(|_, cluster| !cluster.places.is_empty());
         self.steps += 1;
         self.compare();
+        self.compare_kept();
+    }
+
+    /// What a store has kept is the state, whenever the server is killed.
+    fn compare_kept(&mut self) {
+        while let Some(Record { key, value }) = self.registry.poll_record() {
+            match value {
+                Some(value) => self.kept.insert(key, value),
+                None => self.kept.remove(&key),
+            };
+        }
+        if !self.steps.is_multiple_of(10) {
+            return;
+        }
+        let place = format!("seed {}, step {}", self.seed, self.steps);
+        let mut again = Registry::new(RegistryConfig::new().grace(GRACE), [0; 32]);
+        let restored = again.restore(self.now, self.kept.clone());
+        assert_eq!(restored.skipped, 0, "{place}: {restored:?}");
+        let mut before = self.registry.clusters();
+        for found in again.clusters() {
+            let known = before.next().unwrap();
+            let head = |v: &ClusterView| (v.id, v.creator, v.n, v.k, v.options);
+            assert_eq!(head(&found), head(&known), "{place}");
+            let ids = |v: &ClusterView| v.members.iter().map(|m| m.id).collect::<Vec<_>>();
+            assert_eq!(ids(&found), ids(&known), "{place}");
+            assert!(found.members.iter().all(|m| !m.present), "{place}");
+            let been_ready = self.clusters[&found.id.to_string()].been_ready;
+            let state = match been_ready {
+                true => ClusterState::Suspended,
+                false => ClusterState::Creating,
+            };
+            assert_eq!(found.state, state, "{place}");
+        }
+        assert_eq!(before.next(), None, "{place}");
+        again.handle_timeout(self.now + GRACE);
+        assert_eq!(
+            again.clusters().count() + again.client_count(),
+            0,
+            "{place}"
+        );
     }
 
     fn compare(&self) {

@@ -305,7 +305,7 @@ fn attempts_back_off_to_the_longest_wait_and_are_spread() {
     let first = waits(&world, 0);
     assert_ne!(first, waits(&world, 1), "both wait alike");
     for (i, wait) in first.iter().enumerate() {
-        let longest = (0.2 * 2_f64.powi(i as i32)).min(10.0);
+        let longest = (0.2 * 2_f64.powi(i as i32)).min(4.0);
         assert!((longest / 2.0..=longest).contains(wait), "{i}: {wait}");
     }
     assert!(first.len() > 12, "it never gives up");

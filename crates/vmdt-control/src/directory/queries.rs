@@ -1,10 +1,12 @@
-//! What can be asked of the directory.
+//! What can be asked of the directory, and what it remembers of a connection.
 
 use std::net::SocketAddr;
+use std::ops::Bound;
 
 use vmdt_wire::{Caps, ClusterEntry, ClusterId, NodeId};
 
-use super::Directory;
+use super::{Client, Directory};
+use crate::bucket::Bucket;
 use crate::error::Refusal;
 use crate::event::{ClusterView, ConnId, MemberView};
 
@@ -22,27 +24,48 @@ impl Directory {
             .unwrap_or_default())
     }
 
-    /// LIST_CLUSTERS: the asker's own first, then by id.
-    pub(crate) fn list(&self, id: NodeId) -> impl Iterator<Item = ClusterEntry> {
-        let (own, others): (Vec<_>, Vec<_>) = self
+    /// LIST_CLUSTERS: the asker's own first, then those that are listed, each by
+    /// id; what follows `after` in that order.
+    pub(crate) fn list(
+        &self,
+        id: NodeId,
+        after: Option<ClusterId>,
+    ) -> impl Iterator<Item = ClusterEntry> {
+        let all_own = self.clients.get(&id).map(|client| &client.clusters);
+        let is_own = move |cluster: &ClusterId| all_own.is_some_and(|own| own.contains(cluster));
+        let excluded = |after| (Bound::Excluded(after), Bound::Unbounded);
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let (own, others) = match after {
+            None => (Some(all), all),
+            Some(after) if is_own(&after) => (Some(excluded(after)), all),
+            Some(after) => (None, excluded(after)),
+        };
+        let own = own
+            .into_iter()
+            .flat_map(move |range| all_own.into_iter().flat_map(move |own| own.range(range)))
+            .filter_map(|cluster| self.clusters.get_key_value(cluster));
+        let others = self
             .clusters
-            .iter()
-            .partition(|(_, c)| c.places.contains_key(&id));
-        own.into_iter()
-            .chain(others)
-            .map(|(&cluster, c)| ClusterEntry {
-                cluster,
-                creator: c.creator,
-                n: c.n,
-                k: c.k,
-                members: u16::try_from(c.places.len()).unwrap_or(u16::MAX),
-                active: c.state.is_active(),
-            })
+            .range(others)
+            .filter(move |(cluster, found)| found.is_listed() && !is_own(cluster));
+        own.chain(others).map(|(&cluster, c)| ClusterEntry {
+            cluster,
+            creator: c.creator,
+            n: c.n,
+            k: c.k,
+            members: u16::try_from(c.places.len()).unwrap_or(u16::MAX),
+            active: c.state.is_active(),
+        })
     }
 
-    /// GET_CLIENT_INFO.
-    pub(crate) fn address(&self, target: NodeId) -> Result<(SocketAddr, Option<Caps>), Refusal> {
-        let client = self.client(target)?;
+    /// GET_CLIENT_INFO. Who has an identity is shown to members of its clusters
+    /// only.
+    pub(crate) fn address(
+        &self,
+        id: NodeId,
+        target: NodeId,
+    ) -> Result<(SocketAddr, Option<Caps>), Refusal> {
+        let client = self.visible(id, target)?;
         let address = client.address().ok_or(Refusal::NoPort { id: target })?;
         Ok((address, client.caps))
     }
@@ -78,6 +101,26 @@ impl Directory {
             });
         }
         recipient.conn.ok_or(Refusal::Away { id: to })
+    }
+
+    /// The client `target`, unless it has an identity and no cluster in common
+    /// with `id`: then it is as if there were none.
+    pub(super) fn visible(&self, id: NodeId, target: NodeId) -> Result<&Client, Refusal> {
+        let found = self.client(target)?;
+        let common = || {
+            let own = self.clients.get(&id);
+            own.is_some_and(|own| !own.clusters.is_disjoint(&found.clusters))
+        };
+        if target.is_sealed() && target != id && !common() {
+            return Err(Refusal::UnknownClient { id: target });
+        }
+        Ok(found)
+    }
+
+    /// Where the profile of `id` says it is.
+    fn claimed(&self, id: NodeId) -> &[SocketAddr] {
+        let profile = self.clients.get(&id).and_then(|c| c.profile.as_ref());
+        profile.map_or(&[], |profile| profile.addresses())
     }
 
     pub(crate) fn connection(&self, id: NodeId) -> Option<ConnId> {
@@ -120,6 +163,7 @@ impl Directory {
             k: cluster.k,
             options: cluster.options(),
             state: cluster.state,
+            sealed: cluster.sealed.is_some(),
             members: cluster
                 .places
                 .iter()
@@ -130,9 +174,21 @@ impl Directory {
                         present: place.present,
                         address,
                         caps,
+                        claimed: self.claimed(id).to_vec(),
                     }
                 })
                 .collect(),
         })
+    }
+
+    /// Remembers how much of its allowance a client has used, while it is known.
+    pub(crate) fn keep_bucket(&mut self, id: NodeId, bucket: &Bucket) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.bucket = Some(bucket.clone());
+        }
+    }
+
+    pub(crate) fn take_bucket(&mut self, id: NodeId) -> Option<Bucket> {
+        self.clients.get_mut(&id)?.bucket.take()
     }
 }

@@ -13,10 +13,10 @@ use crate::state::ClusterState;
 /// A request without its result.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    request: Request,
+    pub(super) request: Request,
     pub(super) deadline: Instant,
     /// Its tag, once it is sent on the present connection.
-    tag: Option<u32>,
+    pub(super) tag: Option<u32>,
     /// Whether it was sent before, with an effect that is not known.
     repeated: bool,
 }
@@ -46,6 +46,17 @@ pub(super) enum Purpose {
     Register,
     Ping,
     Rejoin(ClusterId),
+    /// Brings a cluster back that the server has lost.
+    Recreate(ClusterId),
+    /// Fetches the descriptor of a cluster just joined.
+    Describe {
+        cluster: ClusterId,
+        request: RequestId,
+    },
+    /// Fetches the profile of a member.
+    Fetch(NodeId),
+    /// Repeats what the server may have lost; whether it takes it does not matter.
+    Repeat,
     /// Answered after the roster was announced anew: whoever was not announced
     /// by then has left.
     Sync(ClusterId),
@@ -111,12 +122,27 @@ impl Member {
                 client,
                 cluster: Some(cluster),
             },
-            Request::ListClusters => Message::ListClusters { client },
+            Request::ListClusters => Message::ListClusters {
+                client,
+                after: None,
+            },
             Request::Members(cluster) => Message::GetClusterMembers {
                 client,
                 cluster: Some(cluster),
             },
             Request::ClientInfo(target) => Message::GetClientInfo { client, target },
+            Request::ListClustersAfter(after) => Message::ListClusters {
+                client,
+                after: Some(after),
+            },
+            signed => match self.signed_request(signed) {
+                Ok(message) => message,
+                Err(error) => {
+                    self.waiting.remove(&id);
+                    self.reply(id, Err(error));
+                    return;
+                }
+            },
         };
         let tag = self.send(Purpose::User(id), message);
         if tag.is_none() {
@@ -137,7 +163,10 @@ impl Member {
             let after = self.config.request_timeout;
             let error = match waiting.tag {
                 Some(tag) => {
-                    self.tags.remove(&tag);
+                    if let Some(Purpose::Describe { cluster, .. }) = self.tags.remove(&tag) {
+                        self.roster.remove(cluster);
+                        self.undo(cluster);
+                    }
                     if let Some(cluster) = waiting.leaves() {
                         self.tags.insert(tag, Purpose::LateLeave(cluster));
                     }
@@ -160,7 +189,11 @@ impl Member {
                 continue;
             }
             waiting.repeated = true;
-            if matches!(waiting.request, Request::CreateCluster { .. }) {
+            let once = matches!(
+                waiting.request,
+                Request::CreateCluster { .. } | Request::CodeOpen | Request::CodePass { .. }
+            );
+            if once {
                 failed.push(id);
             }
         }
@@ -188,8 +221,13 @@ impl Member {
             Purpose::Register => self.registered(now, line.message),
             Purpose::Ping => self.pong(now),
             Purpose::Rejoin(cluster) => self.rejoined(now, cluster, line.message),
+            Purpose::Recreate(cluster) => self.recreated(now, cluster, line.message),
+            Purpose::Describe { cluster, request } => {
+                self.described(cluster, request, line.message);
+            }
+            Purpose::Fetch(id) => self.fetched(id, line.message),
             Purpose::Sync(cluster) => self.synced(cluster),
-            Purpose::Undo => {}
+            Purpose::Undo | Purpose::Repeat => {}
             Purpose::LateLeave(cluster) => {
                 if matches!(line.message, Message::Ok { .. }) {
                     self.lose(cluster, None);
@@ -219,7 +257,7 @@ impl Member {
         }
     }
 
-    fn rejoined(&mut self, now: Instant, cluster: ClusterId, message: Message) {
+    pub(super) fn rejoined(&mut self, now: Instant, cluster: ClusterId, message: Message) {
         let info = match message {
             Message::ClusterJoined { info, .. } => info,
             Message::Error { code, text, .. } => {
@@ -232,6 +270,7 @@ impl Member {
                         self.drop_link(now, LinkError::Refused(error));
                         return;
                     }
+                    ErrorCode::UnknownCluster if self.recreate(cluster) => return,
                     _ => {
                         self.lose(cluster, Some(error));
                         return;
@@ -248,6 +287,7 @@ impl Member {
             return;
         };
         roster.rejoined(info);
+        self.refetch(cluster);
         self.events.push_back(MemberEvent::Rejoined { cluster });
         let id = self.config.id;
         let ask = Message::GetClientInfo {
@@ -327,9 +367,10 @@ impl Member {
                 Ok(Reply::Joined { cluster, info })
             }
             (Request::LeaveCluster(cluster), Message::Ok { .. }) => self.left(*cluster),
-            (Request::ListClusters, Message::ClusterList { clusters }) => {
-                Ok(Reply::Clusters(clusters))
-            }
+            (
+                Request::ListClusters | Request::ListClustersAfter(_),
+                Message::ClusterList { clusters },
+            ) => Ok(Reply::Clusters(clusters)),
             (Request::Members(_), Message::ClusterMembers { members }) => {
                 Ok(Reply::Members(members))
             }
@@ -337,7 +378,11 @@ impl Member {
                 let address = SocketAddr::new(ip, port);
                 Ok(Reply::ClientInfo { address, caps })
             }
-            _ => Err(RequestError::UnexpectedReply),
+            (_, message) => match self.signed_answer(id, waiting, message) {
+                Some(result) => result,
+                // It waits for the descriptor.
+                None => return,
+            },
         };
         self.reply(id, result);
     }
@@ -352,7 +397,15 @@ impl Member {
 
     pub(super) fn rejoin(&mut self, cluster: ClusterId) {
         let client = self.config.id;
-        let join = Message::JoinCluster { client, cluster };
+        let sealed = self.roster.cluster(cluster).and_then(|r| r.sealed());
+        let join = match sealed {
+            None => Message::JoinCluster { client, cluster },
+            Some(sealed) => Message::JoinSealed {
+                client,
+                cluster,
+                membership: sealed.own_membership().to_vec(),
+            },
+        };
         self.send(Purpose::Rejoin(cluster), join);
     }
 
@@ -369,14 +422,19 @@ impl Member {
         else {
             return;
         };
-        let joining = |w: &Waiting| matches!(w.request, Request::JoinCluster(c) if c == cluster);
+        let joining = |w: &Waiting| match &w.request {
+            Request::JoinCluster(c) | Request::JoinSealed { cluster: c, .. } => *c == cluster,
+            // Which one it makes is not at hand.
+            Request::CreateSealed { .. } => true,
+            _ => false,
+        };
         let wanted = self.roster.contains(cluster) || self.waiting.values().any(joining);
         if !wanted && matches!(self.link, Link::Up(_)) {
             self.undo(cluster);
         }
     }
 
-    fn undo(&mut self, cluster: ClusterId) {
+    pub(super) fn undo(&mut self, cluster: ClusterId) {
         let leave = Message::LeaveCluster {
             client: self.config.id,
             cluster: Some(cluster),
@@ -385,7 +443,10 @@ impl Member {
     }
 
     /// A line that answers nothing.
-    fn pushed(&mut self, message: Message) {
+    pub(super) fn pushed(&mut self, message: Message) {
+        if self.held(&message) {
+            return;
+        }
         match &message {
             Message::ClusterReady { cluster } => {
                 let cluster = *cluster;
@@ -414,6 +475,11 @@ impl Member {
                 let Some(roster) = self.roster.cluster_mut(cluster) else {
                     return;
                 };
+                // The server's word alone makes nobody a member.
+                let signed = roster.sealed().is_none_or(|sealed| sealed.knows(*id));
+                if !signed && state != MemberState::Left {
+                    return;
+                }
                 let state = roster.announced(*id, state, *address, *caps, max);
                 self.events.push_back(MemberEvent::Push(message));
                 self.state_event(cluster, state);
@@ -428,19 +494,19 @@ impl Member {
                 });
                 self.events.push_back(MemberEvent::Push(message));
             }
-            // A reply to nobody, or what is not for a member.
-            _ => {}
+            // A reply to nobody, what is not for a member, or what is signed.
+            _ => self.pushed_signed(message),
         }
     }
 
-    fn lose(&mut self, cluster: ClusterId, reason: Option<ServerError>) {
+    pub(super) fn lose(&mut self, cluster: ClusterId, reason: Option<ServerError>) {
         if self.roster.remove(cluster) {
             self.events
                 .push_back(MemberEvent::ClusterLost { cluster, reason });
         }
     }
 
-    fn state_event(&mut self, cluster: ClusterId, state: Option<ClusterState>) {
+    pub(super) fn state_event(&mut self, cluster: ClusterId, state: Option<ClusterState>) {
         if let Some(state) = state {
             self.events.push_back(MemberEvent::State { cluster, state });
         }

@@ -24,7 +24,6 @@ impl Registry {
             return;
         };
         connection.last_line = Some(now);
-        let within_rate = connection.bucket.take(now);
         let limit = self.config.max_line;
         let long = octets.len() > limit;
         let may_be_long = |registry: &Registry| {
@@ -46,8 +45,11 @@ impl Registry {
             self.end(now, conn, Refusal::LineTooLong { limit });
             return;
         }
+        let cost = parsed.as_ref().map_or(1, Registry::cost);
+        let mut within_rate = false;
         if let Some(connection) = self.conns.get_mut(&conn) {
             connection.framing = framing;
+            within_rate = connection.bucket.take(now, cost);
         }
         let answer = match parsed {
             // An ERROR is never answered with an ERROR, nor is an acknowledgement.
@@ -88,6 +90,9 @@ impl Registry {
         message: Message,
     ) -> Result<Option<Message>, Refusal> {
         let ours = framing == Framing::Slash;
+        if let Some(answer) = self.answer_signed(now, conn, &message) {
+            return answer.map(Some);
+        }
         match message {
             Message::RegisterP2pPort { client, port, caps } => {
                 self.identify(now, conn, client)?;
@@ -122,9 +127,9 @@ impl Registry {
                 self.directory.leave(client, cluster)?;
                 Ok(ok("Left cluster"))
             }
-            Message::ListClusters { client } => {
+            Message::ListClusters { client, after } => {
                 self.identify(now, conn, client)?;
-                let clusters = fitting(self.directory.list(client), framing, entry_len);
+                let clusters = fitting(self.directory.list(client, after), framing, entry_len);
                 Ok(Some(Message::ClusterList { clusters }))
             }
             Message::GetClusterMembers { client, cluster } => {
@@ -136,7 +141,7 @@ impl Registry {
             }
             Message::GetClientInfo { client, target } => {
                 self.identify(now, conn, client)?;
-                let (address, caps) = self.directory.address(target)?;
+                let (address, caps) = self.directory.address(client, target)?;
                 let knows_caps = ours && self.directory.caps(client).is_some();
                 Ok(Some(Message::ClientInfo {
                     ip: address.ip(),
@@ -151,7 +156,7 @@ impl Registry {
                 index,
                 data,
             } => {
-                self.relay(conn, from, to, target, index, data)?;
+                self.relay(now, conn, from, to, target, index, data)?;
                 Ok(None)
             }
             other => Err(not_for_server(&other)),
@@ -159,10 +164,27 @@ impl Registry {
     }
 
     /// Checks that the connection speaks for `client`; its first request says so.
-    fn identify(&mut self, now: Instant, conn: ConnId, client: NodeId) -> Result<(), Refusal> {
+    pub(super) fn identify(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        client: NodeId,
+    ) -> Result<(), Refusal> {
         let Some(connection) = self.conns.get_mut(&conn) else {
             return Err(Refusal::Internal);
         };
+        match connection.proven {
+            Some(proven) if proven != client => {
+                return Err(Refusal::NotProven {
+                    proven,
+                    named: client,
+                });
+            }
+            None if client.is_sealed() || !self.config.plain => {
+                return Err(Refusal::Unauthenticated);
+            }
+            _ => {}
+        }
         match connection.id {
             Some(bound) if bound == client => return Ok(()),
             Some(bound) => {
@@ -173,8 +195,20 @@ impl Registry {
             }
             None => {}
         }
-        let superseded = self.directory.bind(now, client, conn, connection.ip)?;
+        let proven = connection.proven.is_some();
+        let superseded = self
+            .directory
+            .bind(now, client, conn, connection.ip, proven)?;
         connection.id = Some(client);
+        self.codes.back(client);
+        // A new connection is no way to a new allowance.
+        let spent = match superseded.and_then(|old| self.conns.get(&old)) {
+            Some(old) => Some(old.bucket.clone()),
+            None => self.directory.take_bucket(client),
+        };
+        if let (Some(spent), Some(connection)) = (spent, self.conns.get_mut(&conn)) {
+            connection.bucket = spent;
+        }
         if let Some(old) = superseded {
             self.doom(old, Refusal::Superseded { id: client });
         }
@@ -188,8 +222,10 @@ impl Registry {
     }
 
     /// Passes a share or a control line on from member to member.
+    #[allow(clippy::too_many_arguments)]
     fn relay(
         &mut self,
+        now: Instant,
         conn: ConnId,
         from: NodeId,
         to: NodeId,
@@ -227,6 +263,7 @@ impl Registry {
         if queued + line.len() > limit {
             return Err(Refusal::RelayBacklog { to, queued, limit });
         }
+        self.accounts.charge(now, from, line.len() as u64)?;
         self.stats.relayed_lines += 1;
         self.stats.relayed_octets += line.len() as u64;
         self.write(recipient, &line);

@@ -1,0 +1,138 @@
+//! VMDT as an application uses it: `vmdt-node`'s public interface and nothing else.
+//!
+//! This module alone knows how a node is set up, so that another profile is a change here: a
+//! control server, a sender, a receiver and relays, each a process on its own host, all members of
+//! one cluster with the policy k of n.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use vmdt_node::{Cluster, Event, Node, NodeId, Policy, Server};
+
+use super::{Arrived, HEAD, Inbox, Outbox, Tag, say, setting};
+use crate::clock;
+use crate::process::Args;
+
+/// The version that is measured, and how it is set.
+#[must_use]
+pub fn describe() -> String {
+    format!(
+        "vmdt-node {}, profile 1.0 (no encryption of datagrams), default settings, one message \
+         for each message of the workload; bulk content is one message",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// What keeps a helper process going.
+pub(crate) enum Helper {
+    /// The control server.
+    Server(#[allow(dead_code)] Server),
+    /// A relay.
+    Relay(#[allow(dead_code)] Node, #[allow(dead_code)] Cluster),
+}
+
+const SENDER: &str = "sender";
+const RECEIVER: &str = "receiver";
+/// The largest message of a workload.
+const MAX_MESSAGE: usize = 256 << 20;
+
+async fn node(args: &Args, id: &str) -> Result<Node> {
+    let server: String = setting(args, "server")?;
+    let node = Node::builder()
+        .server(server)
+        .id(id)
+        .max_message(MAX_MESSAGE)
+        .bind()
+        .await?;
+    Ok(node)
+}
+
+/// Joins the cluster that the receiver made: the only one there is.
+async fn join(node: &Node) -> Result<Cluster> {
+    let mut tries = 0;
+    loop {
+        let clusters = node.list_clusters().await?;
+        if let Some(entry) = clusters.first() {
+            return Ok(node.join_cluster(&entry.cluster).await?);
+        }
+        tries += 1;
+        anyhow::ensure!(tries < 50, "no cluster was made");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Starts the control server, or a relay.
+pub(crate) async fn help(role: &str, args: &Args) -> Result<Helper> {
+    if role == "control" {
+        let server = Server::bind(setting(args, "at")?).await?;
+        say("ready");
+        return Ok(Helper::Server(server));
+    }
+    let node = node(args, role).await?;
+    let cluster = join(&node).await?;
+    say("ready");
+    Ok(Helper::Relay(node, cluster))
+}
+
+pub(crate) async fn serve(args: &Args, outbox: Outbox, inbox: Inbox) -> Result<()> {
+    let node = node(args, RECEIVER).await?;
+    let policy = Policy::k_of_n(setting(args, "k")?, setting(args, "n")?);
+    let cluster = node.create_cluster(policy.max_members(255)).await?;
+    // the sender has to know it, the lab tells it
+    say(&format!("id {}", node.id()));
+    let (heard, from) = watch::channel(None);
+    tokio::spawn(write(node.clone(), from, outbox));
+    tokio::spawn(read(node, cluster, inbox, heard));
+    Ok(())
+}
+
+pub(crate) async fn connect(args: &Args, outbox: Outbox, inbox: Inbox) -> Result<()> {
+    let node = node(args, SENDER).await?;
+    let cluster = join(&node).await?;
+    cluster.ready().await?;
+    let receiver: NodeId = setting(args, "receiver")?;
+    let (heard, to) = watch::channel(Some(receiver));
+    tokio::spawn(write(node.clone(), to, outbox));
+    tokio::spawn(read(node, cluster, inbox, heard));
+    Ok(())
+}
+
+/// Sends to whom `to` names: the receiver, or whoever was heard from last.
+async fn write(node: Node, to: watch::Receiver<Option<NodeId>>, mut outbox: Outbox) -> Result<()> {
+    while let Some(message) = outbox.recv().await {
+        let to = (*to.borrow()).context("nobody to send to")?;
+        let bulk = matches!(message.tag, Tag::Piece | Tag::Last);
+        match node.send(to, &message.octets).await {
+            Ok(mut sending) if bulk => {
+                let mut progress = sending.progress();
+                tokio::spawn(async move {
+                    while let Some(now) = progress.next().await {
+                        say(&format!("k {} {}", now.delivered, clock::nanos()));
+                    }
+                    if let Err(error) = sending.delivered().await {
+                        say(&format!("failed {error}"));
+                    }
+                });
+            }
+            Ok(_) => {}
+            Err(error) => say(&format!("failed {error}")),
+        }
+    }
+    Ok(())
+}
+
+async fn read(node: Node, cluster: Cluster, inbox: Inbox, heard: watch::Sender<Option<NodeId>>) {
+    let mut events = node.events();
+    while let Some(event) = events.next().await {
+        if let Event::Message { data, from, .. } = event
+            && let Some(arrived) = data
+                .get(..HEAD)
+                .and_then(|head| Arrived::now(head, data.len()))
+        {
+            heard.send_replace(Some(from));
+            let _ = inbox.send(arrived);
+        }
+    }
+    drop(cluster);
+}

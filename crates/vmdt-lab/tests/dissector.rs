@@ -1,0 +1,265 @@
+//! The Wireshark dissector, by tshark: on packets made here, and on what nodes send.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use vmdt_lab::pcap::Pcap;
+use vmdt_lab::run::{Common, Plan, Workload, contender};
+use vmdt_lab::world::{PathSpec, World};
+
+const LUA: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../tools/wireshark/vmdt.lua"
+);
+
+/// Fields of all packets that pass a filter, one line for each packet.
+fn tshark(file: &Path, filter: &str, fields: &[&str]) -> Vec<String> {
+    let mut command = Command::new("tshark");
+    command
+        .arg("-X")
+        .arg(format!("lua_script:{LUA}"))
+        .args(["-o", "tcp.try_heuristic_first:TRUE"])
+        .args(["-T", "fields", "-E", "separator=;", "-Y", filter])
+        .arg("-r")
+        .arg(file);
+    for field in fields {
+        command.args(["-e", field]);
+    }
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(!errors.contains("Lua"), "{errors}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(str::to_owned).collect()
+}
+
+fn ip(protocol: u8, rest: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(20 + rest.len()).unwrap();
+    let mut packet = vec![
+        0x45, 0, 0, 0, 0, 1, 0, 0, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+    ];
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    packet.extend_from_slice(rest);
+    packet
+}
+
+fn udp(datagram: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(8 + datagram.len()).unwrap();
+    let mut rest = vec![0x1b, 0x58, 0x1b, 0x59, 0, 0, 0, 0];
+    rest[4..6].copy_from_slice(&len.to_be_bytes());
+    rest.extend_from_slice(datagram);
+    ip(17, &rest)
+}
+
+fn tcp(port: u16, number: u32, text: &[u8]) -> Vec<u8> {
+    let mut rest = Vec::new();
+    rest.extend_from_slice(&port.to_be_bytes());
+    rest.extend_from_slice(&8080u16.to_be_bytes());
+    rest.extend_from_slice(&number.to_be_bytes());
+    rest.extend_from_slice(&[0, 0, 0, 1, 0x50, 0x18, 0xff, 0xff, 0, 0, 0, 0]);
+    rest.extend_from_slice(text);
+    ip(6, &rest)
+}
+
+fn capture(name: &str, packets: &[Vec<u8>]) -> std::path::PathBuf {
+    let file = common::scratch(name);
+    let mut pcap = Pcap::create(&file).unwrap();
+    for (i, packet) in (0u64..).zip(packets) {
+        pcap.packet(Duration::from_millis(1_700_000_000_000 + i), packet)
+            .unwrap();
+    }
+    pcap.flush().unwrap();
+    file
+}
+
+/// The example of the protocol document, section 4.6, without its trailer.
+fn example() -> Vec<u8> {
+    let mut datagram = vec![0; 80];
+    datagram[..8].copy_from_slice(b"VMDT1.0\0");
+    datagram[8..13].copy_from_slice(b"alice");
+    datagram[24..27].copy_from_slice(b"bob");
+    datagram[40..42].copy_from_slice(b"m1");
+    datagram[56..60].copy_from_slice(b"0002");
+    datagram[68] = 1;
+    datagram[75] = 5;
+    datagram.extend_from_slice(b"hello");
+    datagram
+}
+
+#[test]
+fn headers_and_both_kinds_of_integrity_are_read() {
+    if !common::has_tshark() {
+        return;
+    }
+    let mut with_sum = example();
+    with_sum[69] = 4;
+    with_sum[72..74].copy_from_slice(&[0xfd, 0x80]);
+    let mut wrong_sum = with_sum.clone();
+    wrong_sum[84] ^= 1;
+    let mut with_crc = example();
+    with_crc.extend_from_slice(&[0xc6, 0xce, 0x32, 0xdd]);
+    let mut wrong_crc = with_crc.clone();
+    wrong_crc[80] ^= 1;
+    let mut cut = example();
+    cut.truncate(82);
+    let packets = [with_sum, wrong_sum, with_crc, wrong_crc, cut].map(|d| udp(&d));
+    let file = capture("headers.pcap", &packets);
+
+    let lines = tshark(
+        &file,
+        "vmdt",
+        &[
+            "vmdt.source",
+            "vmdt.destination",
+            "vmdt.flow",
+            "vmdt.type",
+            "vmdt.profile",
+            "vmdt.crc.status",
+        ],
+    );
+    assert_eq!(lines.len(), 5);
+    assert_eq!(lines[0], "alice;bob;m1/0002;1;1.0 open;");
+    assert_eq!(lines[2], "alice;bob;m1/0002;1;1.0 open;good");
+    assert_eq!(lines[3], "alice;bob;m1/0002;1;1.0 open;bad");
+    let number = ["frame.number"];
+    assert_eq!(tshark(&file, "vmdt.bad_checksum", &number), ["2"]);
+    assert_eq!(tshark(&file, "vmdt.bad_crc", &number), ["4"]);
+    assert_eq!(tshark(&file, "vmdt.cut_short", &number), ["5"]);
+}
+
+#[test]
+fn a_sealed_datagram_shows_its_tag_and_nothing_of_its_content() {
+    if !common::has_tshark() {
+        return;
+    }
+    let mut sealed = example();
+    sealed[8..24].copy_from_slice(b"@abcdefghijklmno");
+    sealed[69] = 0x80;
+    sealed.extend_from_slice(&[0xaa; 16]);
+    let mut short = sealed.clone();
+    short.truncate(85 + 15);
+    let file = capture("sealed.pcap", &[udp(&sealed), udp(&short)]);
+    let lines = tshark(
+        &file,
+        "vmdt",
+        &[
+            "vmdt.source",
+            "vmdt.profile",
+            "vmdt.flags.key_phase",
+            "vmdt.sealed",
+            "vmdt.tag",
+            "vmdt.payload",
+        ],
+    );
+    let tag = "aa".repeat(16);
+    assert_eq!(
+        lines[0].replace("True", "1"),
+        format!("@abcdefghijklmno;1.1 sealed;1;68656c6c6f;{tag};")
+    );
+    assert_eq!(tshark(&file, "vmdt.cut_short", &["frame.number"]), ["2"]);
+}
+
+#[test]
+fn control_lines_are_read_in_both_framings_however_they_are_cut() {
+    if !common::has_tshark() {
+        return;
+    }
+    let bar = b"CREATE_CLUSTER|alice|5|3\r\nLIST_CLUSTERS|alice\n";
+    let slash = b"VMDT/TCP/1.0/JOIN_CLUSTER/alice/cluster_a%2Fb/~17\n";
+    let packets = [
+        tcp(1001, 1, bar),
+        tcp(1002, 1, &slash[..30]),
+        tcp(1002, 31, &slash[30..]),
+    ];
+    let file = capture("control.pcap", &packets);
+    let lines = tshark(
+        &file,
+        "vmdt_control",
+        &[
+            "vmdt_control.framing",
+            "vmdt_control.type",
+            "vmdt_control.parameter",
+            "vmdt_control.tag",
+        ],
+    );
+    assert_eq!(
+        lines,
+        [
+            "bar,bar;CREATE_CLUSTER,LIST_CLUSTERS;alice,5,3,alice;",
+            "slash;JOIN_CLUSTER;alice,cluster_a/b;17",
+        ]
+    );
+}
+
+#[test]
+fn what_nodes_send_is_understood_to_the_last_octet() {
+    if !common::has_tshark() || !common::is_root() {
+        return;
+    }
+    common::use_program();
+    let contender = contender("VMDT 2 of 3").unwrap();
+    let world = World::new(3, contender.relays).unwrap();
+    let file = common::scratch("nodes.pcap");
+    world.emulator.capture(Some(&file)).unwrap();
+    let plan = Plan {
+        contender,
+        paths: vec![PathSpec::new(10.0, 10, 0.03); 3],
+        seed: 1,
+        cold: false,
+        workload: Workload::Burst {
+            count: 30,
+            size: 1392,
+        },
+        outage: None,
+        competing: false,
+    };
+    let outcome = Common::new().unwrap().run(&world, &plan).unwrap();
+    assert!(outcome.took.is_some());
+    world.emulator.capture(None).unwrap();
+
+    // one look at all of it; an ICMP error quotes datagrams in part
+    let lines = tshark(
+        &file,
+        "!icmp && (udp || vmdt_control)",
+        &[
+            "ip.proto",
+            "vmdt.type",
+            "vmdt.crc.status",
+            "vmdt.share.k",
+            "vmdt.ack.ranges",
+            "vmdt_control.type",
+            "_ws.malformed",
+            "vmdt.extra",
+            "_ws.expert.message",
+            "vmdt.text",
+        ],
+    );
+    let rows: Vec<Vec<&str>> = lines.iter().map(|l| l.splitn(10, ';').collect()).collect();
+    let count = |keep: &dyn Fn(&[&str]) -> bool| rows.iter().filter(|row| keep(row)).count();
+    let datagrams = count(&|row| row[0] == "17");
+    assert!(datagrams > 100);
+    assert_eq!(count(&|row| row[2] == "good"), datagrams);
+    for kind in ["1", "2", "4", "5", "6"] {
+        assert!(count(&|row| row[1] == kind) > 0, "type {kind}");
+    }
+    assert!(count(&|row| row[3] == "2") > 30, "shares");
+    let holes = |row: &[&str]| row[4].parse().is_ok_and(|ranges: u32| ranges > 1);
+    assert!(count(&holes) > 0, "losses make holes");
+    assert!(count(&|row| row[5].contains("JOIN_CLUSTER")) > 0);
+    assert!(count(&|row| row[9].contains("SHARE_POOL_ADD")) > 0);
+    let odd = |row: &[&str]| {
+        !row[6].is_empty() || !row[7].is_empty() || row[8].contains("Not a control line")
+    };
+    assert_eq!(count(&odd), 0);
+}

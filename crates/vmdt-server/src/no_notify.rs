@@ -1,0 +1,4 @@
+//! No service manager to tell.
+
+/// Does nothing here.
+pub(crate) fn notify(_state: &str) {}
