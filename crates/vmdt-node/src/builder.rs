@@ -1,17 +1,23 @@
 //! Settings of a node, and its start.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 use tokio::net::{TcpListener, UdpSocket, lookup_host};
 use tokio::sync::{Mutex, mpsc, watch};
+use vmdt_seal::identity::{PublicIdentity, SecretIdentity};
+use vmdt_seal::keyfile::{self, KeyFileError};
+use vmdt_seal::ticket::{MAX_SERVERS as MAX_TICKET_SERVERS, ServerAddress, Ticket};
 use vmdt_wire::NodeId;
 
-use crate::core::{Core, CoreConfig};
-use crate::driver::{Driver, Loss};
+use crate::core::{Core, CoreConfig, Sealing};
+use crate::driver::{ControlTls, Driver, Loss, now, unix_ms};
 use crate::handle::{Inner, Node, NodeError};
 use crate::socket::Socket;
 
@@ -21,10 +27,27 @@ const COMMANDS: usize = 64;
 /// other events are dropped.
 const EVENTS: usize = 1024;
 
+/// Who the node is.
+#[derive(Debug, Clone)]
+enum Who {
+    /// A key made for this run.
+    Ephemeral,
+    Key(SecretIdentity),
+    /// A key in a file, which is made when it is not there.
+    File(PathBuf),
+    /// A name of profile 1.0.
+    Open(String),
+}
+
 /// Builds a [`Node`].
+///
+/// A node speaks profile 1.1 (sealed) unless [`open_profile`](Self::open_profile) says otherwise.
+/// Its id is that of its key: one made for this run, unless [`identity`](Self::identity) or
+/// [`identity_file`](Self::identity_file) gives one.
 #[derive(Debug, Clone)]
 pub struct NodeBuilder {
-    id: Option<String>,
+    who: Who,
+    name: String,
     servers: Vec<String>,
     bind: SocketAddr,
     downloads: Option<PathBuf>,
@@ -44,7 +67,8 @@ pub struct NodeBuilder {
 impl Default for NodeBuilder {
     fn default() -> Self {
         NodeBuilder {
-            id: None,
+            who: Who::Ephemeral,
+            name: String::new(),
             servers: Vec::new(),
             bind: SocketAddr::from(([0, 0, 0, 0], 0)),
             downloads: None,
@@ -64,18 +88,53 @@ impl Default for NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// A server to register with, `host:port`, also as `vmdt://host:port`. May be called again:
-    /// the servers are tried in turn.
+    /// A server to register with, `vmdt://KEY@host:port`, where the key is the one that the server
+    /// must prove, as it prints it. In the open profile `host:port`. May be called again: the
+    /// servers are tried in turn.
     #[must_use]
     pub fn server(mut self, server: impl Into<String>) -> Self {
         self.servers.push(server.into());
         self
     }
 
-    /// The node's id, 1 to 16 of `A-Z a-z 0-9 _ -`. A random one by default.
+    /// The node's key, which makes its id.
     #[must_use]
-    pub fn id(mut self, id: impl Into<String>) -> Self {
-        self.id = Some(id.into());
+    pub fn identity(mut self, identity: SecretIdentity) -> Self {
+        self.who = Who::Key(identity);
+        self
+    }
+
+    /// The node's key, kept in a file that only its owner can read; it is made when it is not
+    /// there. What else has to outlive the process stands beside it.
+    #[must_use]
+    pub fn identity_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.who = Who::File(path.into());
+        self
+    }
+
+    /// A name for people, told to other members; at most 64 octets count. It proves nothing and
+    /// need not be unique.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Speaks profile 1.0 only, under this id: 1 to 16 of `A-Z a-z 0-9 _ -`. Nothing is
+    /// authenticated then, and whoever sees k shares of a message, or forges lines, has the say.
+    #[must_use]
+    pub fn open_profile(mut self, id: impl Into<String>) -> Self {
+        self.who = Who::Open(id.into());
+        self
+    }
+
+    /// The servers of a ticket, to join with [`Node::join`].
+    #[must_use]
+    pub fn ticket(mut self, ticket: &Ticket) -> Self {
+        let key = ticket.server_key();
+        let servers = ticket.servers().iter();
+        self.servers
+            .extend(servers.map(|server| format!("vmdt://{key}@{server}")));
         self
     }
 
@@ -182,23 +241,51 @@ impl NodeBuilder {
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
     pub async fn bind(self) -> Result<Node, NodeError> {
-        let id = match &self.id {
-            Some(id) => id.parse().map_err(|_| NodeError::Id(id.clone()))?,
-            None => random_id()?,
-        };
+        let who = self.resolve().await?;
         if self.servers.is_empty() {
             return Err(NodeError::NoServer);
         }
+        let open = matches!(who, Resolved::Open(_));
         let mut servers = Vec::new();
+        let mut keys = BTreeMap::new();
+        let mut named: Option<(Vec<ServerAddress>, PublicIdentity)> = None;
         for server in &self.servers {
-            let name = server
-                .strip_prefix("vmdt://")
-                .unwrap_or(server)
-                .trim_end_matches('/');
+            let text = server.strip_prefix("vmdt://").unwrap_or(server);
+            let (key, name) = match text.trim_end_matches('/').rsplit_once('@') {
+                Some((key, name)) => {
+                    let parsed = key.parse().map_err(|cause| NodeError::ServerKey {
+                        text: key.to_owned(),
+                        cause,
+                    })?;
+                    (Some(parsed), name)
+                }
+                None => (None, text.trim_end_matches('/')),
+            };
             let found = lookup_host(name).await.map_err(|cause| NodeError::Server {
                 server: server.clone(),
                 cause,
             })?;
+            let found: Vec<SocketAddr> = found.collect();
+            let key: Option<PublicIdentity> = key;
+            match key {
+                Some(key) => {
+                    keys.extend(found.iter().map(|address| (*address, *key.as_octets())));
+                    // a ticket names the servers that prove one key
+                    let (names, first) = named.get_or_insert_with(|| (Vec::new(), key));
+                    if *first == key
+                        && names.len() < MAX_TICKET_SERVERS
+                        && let Ok(name) = name.parse()
+                    {
+                        names.push(name);
+                    }
+                }
+                None if open => {}
+                None => {
+                    return Err(NodeError::NoServerKey {
+                        server: server.clone(),
+                    });
+                }
+            }
             servers.extend(found);
         }
         let (socket, listener) = bind_both(self.bind, self.allow_open_peers).await?;
@@ -207,7 +294,22 @@ impl NodeBuilder {
             cause,
         })?;
 
-        let mut config = CoreConfig::new(id, local.port(), servers);
+        let tls = match &who {
+            Resolved::Open(_) => None,
+            Resolved::Sealed(sealing, _) => Some(ControlTls {
+                identity: vmdt_tls::Identity::from_seed(&sealing.identity.seed())
+                    .map_err(NodeError::Tls)?,
+                keys,
+            }),
+        };
+        let (mut config, prekey_file) = match who {
+            Resolved::Open(id) => (CoreConfig::new(id, local.port(), servers), None),
+            Resolved::Sealed(sealing, prekey_file) => (
+                CoreConfig::sealed(*sealing, local.port(), servers),
+                prekey_file,
+            ),
+        };
+        let id = config.id();
         if let Some(octets) = self.segment {
             config.set_segment(octets)?;
         }
@@ -249,11 +351,14 @@ impl NodeBuilder {
             events: events_in,
             changed,
             downloads: self.downloads,
+            prekey_file,
+            tls,
             loss,
         };
         tokio::spawn(driver.run());
         Ok(Node::new(Inner {
             id,
+            servers: if open { None } else { named },
             local,
             commands,
             events: Mutex::new(events),
@@ -264,17 +369,56 @@ impl NodeBuilder {
     }
 }
 
+enum Resolved {
+    Open(NodeId),
+    Sealed(Box<Sealing>, Option<PathBuf>),
+}
+
+impl NodeBuilder {
+    /// Reads or makes the key.
+    async fn resolve(&self) -> Result<Resolved, NodeError> {
+        let mut rng = ChaCha20Rng::from_seed(seed()?);
+        let (identity, file) = match &self.who {
+            Who::Open(id) => {
+                let plain = id.parse().ok().filter(|id: &NodeId| !id.is_sealed());
+                let id = plain.ok_or_else(|| NodeError::Id(id.clone()))?;
+                return Ok(Resolved::Open(id));
+            }
+            Who::Ephemeral => (SecretIdentity::generate(&mut rng), None),
+            Who::Key(identity) => (identity.clone(), None),
+            Who::File(path) => {
+                let path = path.clone();
+                let loaded = tokio::task::spawn_blocking(move || {
+                    let (identity, _) = keyfile::load_or_create(&path, &mut rng)?;
+                    let mut prekey_file = path.into_os_string();
+                    prekey_file.push(".prekeys");
+                    let prekey_file = PathBuf::from(prekey_file);
+                    let prekeys = keyfile::load_prekeys(&prekey_file)?;
+                    Ok::<_, KeyFileError>((identity, prekeys, prekey_file))
+                });
+                let (identity, prekeys, prekey_file) = loaded
+                    .await
+                    .map_err(|_| NodeError::Closed)?
+                    .map_err(NodeError::Identity)?;
+                (identity, Some((prekeys, prekey_file)))
+            }
+        };
+        let mut sealing = Sealing::new(identity, now(), unix_ms()).name(&self.name);
+        let mut prekey_file = None;
+        if let Some((prekeys, path)) = file {
+            prekey_file = Some(path);
+            if let Some(prekeys) = prekeys {
+                sealing = sealing.prekeys(prekeys);
+            }
+        }
+        Ok(Resolved::Sealed(Box::new(sealing), prekey_file))
+    }
+}
+
 fn seed() -> Result<[u8; 32], NodeError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(NodeError::Randomness)?;
     Ok(seed)
-}
-
-/// `n` and 15 base64url characters: 90 random bits.
-fn random_id() -> Result<NodeId, NodeError> {
-    let text = data_encoding::BASE64URL_NOPAD.encode(seed()?.get(..12).unwrap_or_default());
-    let id = format!("n{}", text.get(..15).unwrap_or_default());
-    id.parse().map_err(|_| NodeError::Id(id.clone()))
 }
 
 /// A UDP socket, and a TCP listener on the same port where 1.0 peers are allowed.

@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 use vmdt_control::{MemberOutput, Reply, Request, RequestError, RequestId};
 use vmdt_wire::{MessageId, NodeId};
 
-use crate::core::{Core, Event, Kind, Output, PeerConn, Progress, Receipt, SinkOp, TransferError};
+use crate::core::{ClusterError, Core, Event, Kind, Output, PeerConn, Progress, Receipt, SinkOp, TransferError};
 use crate::files::{PartFile, SourceFile};
 use crate::handle::{ClusterStatus, MemberStatus, PathReport};
-use crate::socket::Socket;
+use crate::socket::{Received, Socket, unmarked};
 
 /// Reports taken before the sockets are looked at again.
 const REPORT_BATCH: usize = 64;
@@ -42,6 +43,14 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// Milliseconds since 1970, by the system's clock.
+pub(crate) fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
 /// What a handle asks of the driver.
 pub(crate) enum Command {
     Request {
@@ -54,9 +63,32 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<Started, TransferError>>,
     },
     Cancel(MessageId),
+    /// Asks the server for what the core makes of this.
+    Ask {
+        make: MakeRequest,
+        reply: Asked,
+    },
+    /// Looks at the core, or tells it something.
+    With(Box<dyn FnOnce(&mut Core, Instant) + Send>),
     Status(oneshot::Sender<Vec<ClusterStatus>>),
     Paths(oneshot::Sender<Vec<PathReport>>),
     Close(oneshot::Sender<()>),
+}
+
+type MakeRequest = Box<dyn FnOnce(&mut Core, Instant) -> Result<RequestId, ClusterError> + Send>;
+type Asked = oneshot::Sender<Result<Result<Reply, RequestError>, ClusterError>>;
+
+/// Who waits for an answer of the server.
+enum Waiting {
+    Request(oneshot::Sender<Result<Reply, RequestError>>),
+    Asked(Asked),
+}
+
+/// How connections to the server are sealed.
+pub(crate) struct ControlTls {
+    pub(crate) identity: vmdt_tls::Identity,
+    /// The keys that the servers must prove.
+    pub(crate) keys: BTreeMap<SocketAddr, [u8; 32]>,
 }
 
 /// What is to be sent.
@@ -82,6 +114,11 @@ enum Internal {
     ConnectFailed {
         attempt: u64,
         error: io::Error,
+    },
+    /// Something answered, and is not the server that was meant.
+    Refused {
+        attempt: u64,
+        why: String,
     },
     ControlBytes {
         attempt: u64,
@@ -187,6 +224,8 @@ pub(crate) struct Driver {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) downloads: Option<PathBuf>,
+    pub(crate) prekey_file: Option<PathBuf>,
+    pub(crate) tls: Option<ControlTls>,
     pub(crate) loss: Loss,
 }
 
@@ -196,6 +235,8 @@ struct State {
     events: mpsc::Sender<Event>,
     changed: watch::Sender<u64>,
     downloads: Option<PathBuf>,
+    prekey_file: Option<PathBuf>,
+    tls: Option<ControlTls>,
     loss: Loss,
     /// Reports whose number the core's own bounds limit.
     internal: mpsc::UnboundedSender<Internal>,
@@ -203,7 +244,7 @@ struct State {
     inbound: mpsc::Sender<Internal>,
     tasks: JoinSet<()>,
     control: Option<Control>,
-    requests: BTreeMap<RequestId, oneshot::Sender<Result<Reply, RequestError>>>,
+    requests: BTreeMap<RequestId, Waiting>,
     outgoing: BTreeMap<MessageId, OutgoingTransfer>,
     sinks: BTreeMap<u64, std::sync::mpsc::Sender<SinkOp>>,
     peer_conns: BTreeMap<PeerConn, oneshot::Sender<()>>,
@@ -226,6 +267,8 @@ impl Driver {
             events: self.events,
             changed: self.changed,
             downloads: self.downloads,
+            prekey_file: self.prekey_file,
+            tls: self.tls,
             loss: self.loss,
             internal,
             inbound,
@@ -239,7 +282,7 @@ impl Driver {
             buffer: Vec::with_capacity(2048),
         };
         let mut conns = 0u64;
-        let mut received: Vec<(SocketAddr, Bytes)> = Vec::new();
+        let mut received: Vec<Received> = Vec::new();
         // the first look lets the control connection begin
         state.core.handle_timeout(now());
         loop {
@@ -282,7 +325,7 @@ impl Driver {
                 ready = socket.readable() => {
                     if ready.is_ok() {
                         state.socket.receive(&mut received);
-                        state.core.handle_datagrams(now(), received.drain(..));
+                        state.core.handle_datagrams(now(), received.drain(..).map(unmarked));
                     }
                 }
                 _ = socket.writable(), if blocked => {}
@@ -335,7 +378,7 @@ impl State {
                 return false;
             };
             if !self.loss.drops() {
-                self.socket.queue(transmit.to, &self.buffer);
+                self.socket.queue(transmit.to, transmit.ecn, &self.buffer);
             }
         }
         self.socket.send();
@@ -346,8 +389,10 @@ impl State {
         match output {
             Output::Control(control) => self.on_control(control),
             Output::Reply { request, result } => {
-                if let Some(reply) = self.requests.remove(&request) {
-                    let _ = reply.send(result);
+                match self.requests.remove(&request) {
+                    Some(Waiting::Request(reply)) => drop(reply.send(result)),
+                    Some(Waiting::Asked(reply)) => drop(reply.send(Ok(result))),
+                    None => {}
                 }
                 self.touch();
             }
@@ -413,6 +458,18 @@ impl State {
             Output::ClosePeerConn(conn) => {
                 self.peer_conns.remove(&conn);
             }
+            Output::PrekeysChanged => self.save_prekeys(),
+        }
+    }
+
+    /// Writes the prekeys beside the identity, in the background.
+    fn save_prekeys(&mut self) {
+        if let Some((path, prekeys)) = self.prekey_file.clone().zip(self.core.prekeys().cloned()) {
+            self.tasks.spawn_blocking(move || {
+                if let Err(error) = vmdt_seal::keyfile::store_prekeys(&path, &prekeys) {
+                    tracing::error!(%error, "the prekeys could not be kept");
+                }
+            });
         }
     }
 
@@ -424,12 +481,16 @@ impl State {
         match output {
             MemberOutput::Connect { attempt, to } => {
                 self.control = None;
-                self.tasks.spawn(control_connection(
-                    attempt,
-                    to,
-                    self.internal.clone(),
-                    self.inbound.clone(),
-                ));
+                let tls = match self.control_tls(to) {
+                    Ok(tls) => tls,
+                    Err(why) => {
+                        let _ = self.internal.send(Internal::Refused { attempt, why });
+                        return;
+                    }
+                };
+                let (internal, inbound) = (self.internal.clone(), self.inbound.clone());
+                self.tasks
+                    .spawn(control_connection((attempt, to), tls, internal, inbound));
             }
             MemberOutput::Write { bytes } => {
                 if let Some(control) = &self.control {
@@ -438,6 +499,19 @@ impl State {
             }
             MemberOutput::Close => self.control = None,
         }
+    }
+
+    /// How to seal a connection to a server; `None` in profile 1.0.
+    fn control_tls(&self, to: SocketAddr) -> Result<Option<TlsConnector>, String> {
+        let Some(tls) = &self.tls else {
+            return Ok(None);
+        };
+        let key = tls
+            .keys
+            .get(&to)
+            .ok_or_else(|| format!("the key of the server {to} is not known"))?;
+        let config = vmdt_tls::client_config(&tls.identity, key).map_err(|e| e.to_string())?;
+        Ok(Some(TlsConnector::from(config)))
     }
 
     fn need_data(&mut self, transfer: MessageId, max: usize) {
@@ -496,6 +570,9 @@ impl State {
                 });
                 self.core.handle_control_connected(now(), attempt);
             }
+            Internal::Refused { attempt, why } => {
+                self.core.handle_control_refused(now(), attempt, &why);
+            }
             Internal::ConnectFailed { attempt, error } => {
                 tracing::debug!(%error, "the server can't be reached");
                 self.core
@@ -548,8 +625,15 @@ impl State {
         match command {
             Command::Request { request, reply } => {
                 let id = self.core.request(now(), request);
-                self.requests.insert(id, reply);
+                self.requests.insert(id, Waiting::Request(reply));
             }
+            Command::Ask { make, reply } => match make(&mut self.core, now()) {
+                Ok(id) => {
+                    self.requests.insert(id, Waiting::Asked(reply));
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Command::With(act) => act(&mut self.core, now()),
             Command::Send { to, content, reply } => {
                 let result = self.begin(to, content);
                 let _ = reply.send(result);
@@ -622,6 +706,7 @@ impl State {
                         id,
                         present: m.present,
                         address: m.address,
+                        name: self.core.profile_of(id).map(|p| p.name().to_owned()),
                     })
                     .collect(),
             })
@@ -673,7 +758,7 @@ impl State {
             tokio::select! {
                 _ = socket.readable() => {
                     self.socket.receive(&mut received);
-                    self.core.handle_datagrams(now(), received.drain(..));
+                    self.core.handle_datagrams(now(), received.drain(..).map(unmarked));
                 }
                 () = tokio::time::sleep_until(at.into()) => self.core.handle_timeout(now()),
             }
@@ -692,25 +777,45 @@ impl State {
 
 /// One connection to the server, from attempt to end.
 async fn control_connection(
-    attempt: u64,
-    to: SocketAddr,
+    (attempt, to): (u64, SocketAddr),
+    tls: Option<TlsConnector>,
     internal: mpsc::UnboundedSender<Internal>,
     inbound: mpsc::Sender<Internal>,
 ) {
+    let failed = |error| {
+        let _ = internal.send(Internal::ConnectFailed { attempt, error });
+    };
     let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            let _ = internal.send(Internal::ConnectFailed { attempt, error });
-            return;
-        }
-        Err(_) => {
-            let error = io::Error::from(io::ErrorKind::TimedOut);
-            let _ = internal.send(Internal::ConnectFailed { attempt, error });
-            return;
-        }
+        Ok(Err(error)) => return failed(error),
+        Err(_) => return failed(io::ErrorKind::TimedOut.into()),
     };
     let _ = stream.set_nodelay(true);
-    let (mut reader, mut writer) = stream.into_split();
+    let Some(connector) = tls else {
+        let (reader, writer) = stream.into_split();
+        return control_lines(attempt, (reader, writer), internal, inbound).await;
+    };
+    let handshake = connector.connect(vmdt_tls::server_name(), stream);
+    match tokio::time::timeout(CONNECT_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => {
+            let halves = tokio::io::split(stream);
+            control_lines(attempt, halves, internal, inbound).await;
+        }
+        Ok(Err(error)) => {
+            let why = vmdt_tls::Failure::of(&error).to_string();
+            let _ = internal.send(Internal::Refused { attempt, why });
+        }
+        Err(_) => failed(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Carries the lines of a connection that stands, until it ends.
+async fn control_lines(
+    attempt: u64,
+    (mut reader, mut writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    internal: mpsc::UnboundedSender<Internal>,
+    inbound: mpsc::Sender<Internal>,
+) {
     let (lines, mut queue) = mpsc::unbounded_channel::<Bytes>();
     let (stop, stopped) = oneshot::channel();
     let _ = internal.send(Internal::Connected {
@@ -721,7 +826,7 @@ async fn control_connection(
     let report = internal.clone();
     let write = async move {
         while let Some(bytes) = queue.recv().await {
-            if writer.write_all(&bytes).await.is_err() {
+            if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
                 return;
             }
             let _ = report.send(Internal::ControlSent {

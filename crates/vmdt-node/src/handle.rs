@@ -5,17 +5,25 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use vmdt_control::{Reply, Request, RequestError};
+use vmdt_control::{Reply, Request, RequestError, RequestId};
+use vmdt_seal::identity::PublicIdentity;
+use vmdt_seal::invite::{InviteTerms, Rights};
+use vmdt_seal::keyfile::KeyFileError;
+use vmdt_seal::ticket::{ServerAddress, Ticket};
 use vmdt_wire::{ClusterId, ClusterOptions, NodeId};
 
 use crate::builder::NodeBuilder;
-use crate::core::{ConfigError, Event, TransferError};
+use crate::core::{ClusterError, ClusterPlan, ConfigError, Core, Event, TransferError};
 use crate::driver::{Command, Content};
 use crate::files::SourceFile;
 use crate::sending::Sending;
+
+/// How long a ticket can be used that says nothing else.
+const TICKET_LIFETIME_MS: u64 = 30 * 24 * 3600 * 1000;
 
 /// Why a node could not do what was asked. Each text names the root cause; there is no chain of
 /// sources to walk.
@@ -38,12 +46,46 @@ pub enum NodeError {
         /// What the system said.
         cause: io::Error,
     },
+    /// A server was given without the key that it must prove.
+    #[error(
+        "the key of the server {server} is missing: give vmdt://KEY@HOST:PORT or a ticket, or \
+         choose the open profile"
+    )]
+    NoServerKey {
+        /// What was given.
+        server: String,
+    },
+    /// The key in a server's address is none.
+    #[error("{text:?} is not a server's key: {cause}")]
+    ServerKey {
+        /// What was given.
+        text: String,
+        /// What is wrong.
+        cause: vmdt_seal::identity::KeyError,
+    },
+    /// A cluster can't be created, joined or opened to others.
+    #[error("{what}: {cause}")]
+    Cluster {
+        /// What was asked.
+        what: &'static str,
+        /// What is wrong.
+        cause: ClusterError,
+    },
+    /// This needs a ticket in profile 1.1.
+    #[error("a cluster of profile 1.1 is joined with a ticket, not by its id")]
+    TicketNeeded,
+    /// The library for TLS failed.
+    #[error("TLS can't be set up: {0}")]
+    Tls(vmdt_tls::ConfigError),
     /// No server was given.
     #[error("no server is configured; call NodeBuilder::server(\"host:port\")")]
     NoServer,
     /// The id is not `[A-Za-z0-9_-]{1,16}`.
     #[error("{0:?} can't be an id: 1 to 16 of the characters A-Z a-z 0-9 _ - are allowed")]
     Id(String),
+    /// The file with the node's key can't be used.
+    #[error("the identity can't be used: {0}")]
+    Identity(KeyFileError),
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Randomness(getrandom::Error),
@@ -76,12 +118,14 @@ pub enum NodeError {
 }
 
 /// How messages of a cluster are shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     k: u8,
     n: u8,
     open_peers: bool,
     max_members: Option<u16>,
+    name: String,
+    listed: bool,
 }
 
 impl Policy {
@@ -94,7 +138,24 @@ impl Policy {
             n,
             open_peers: false,
             max_members: None,
+            name: String::new(),
+            listed: false,
         }
+    }
+
+    /// A name for people, at most 64 octets; in profile 1.1.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Policy {
+        self.name = name.into();
+        self
+    }
+
+    /// Lets the server list the cluster to everybody; in profile 1.1, where only members see it
+    /// otherwise.
+    #[must_use]
+    pub fn listed(mut self, listed: bool) -> Policy {
+        self.listed = listed;
+        self
     }
 
     /// Lets peers of profile 1.0 join, which speak without any protection.
@@ -141,6 +202,8 @@ pub struct MemberStatus {
     pub present: bool,
     /// Where it is reached.
     pub address: Option<SocketAddr>,
+    /// What it calls itself, in profile 1.1, as far as known: it proves nothing.
+    pub name: Option<String>,
 }
 
 /// A direct path to a member.
@@ -156,6 +219,8 @@ pub struct PathReport {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) id: NodeId,
+    /// The servers, as tickets name them, and the key that they prove; in profile 1.1.
+    pub(crate) servers: Option<(Vec<ServerAddress>, PublicIdentity)>,
     pub(crate) local: SocketAddr,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) events: Mutex<mpsc::Receiver<Event>>,
@@ -216,6 +281,75 @@ impl Node {
         }
     }
 
+    /// Asks the server for what the core makes.
+    async fn ask_signed(
+        &self,
+        what: &'static str,
+        make: impl FnOnce(&mut Core, Instant) -> Result<RequestId, ClusterError> + Send + 'static,
+    ) -> Result<Reply, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        let make = Box::new(make);
+        self.command(Command::Ask { make, reply }).await?;
+        match answer.await {
+            Ok(Ok(Ok(reply))) => Ok(reply),
+            Ok(Ok(Err(cause))) => Err(NodeError::Request { what, cause }),
+            Ok(Err(cause)) => Err(NodeError::Cluster { what, cause }),
+            Err(_) => Err(NodeError::Closed),
+        }
+    }
+
+    /// Has the driver look at the core.
+    async fn with<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut Core, Instant) -> T + Send + 'static,
+    ) -> Result<T, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        let act = move |core: &mut Core, now: Instant| drop(reply.send(look(core, now)));
+        self.command(Command::With(Box::new(act))).await?;
+        answer.await.map_err(|_| NodeError::Closed)
+    }
+
+    /// Whether this node speaks profile 1.1.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.inner.servers.is_some()
+    }
+
+    /// What another node calls itself, once its profile is known. A name proves nothing; the id
+    /// does.
+    ///
+    /// # Errors
+    /// [`NodeError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn name_of(&self, peer: NodeId) -> Result<Option<String>, NodeError> {
+        self.with(move |core, _| Some(core.profile_of(peer)?.name().to_owned()))
+            .await
+    }
+
+    /// Joins the cluster of a ticket, in profile 1.1. The node must have been built with the
+    /// ticket's server: see [`NodeBuilder::ticket`](crate::NodeBuilder::ticket).
+    ///
+    /// # Errors
+    /// [`NodeError::Cluster`] when the ticket is no good, [`NodeError::Request`] with the server's
+    /// answer or why it could not be asked in time.
+    ///
+    /// # Cancel safety
+    /// As for [`create_cluster`](Self::create_cluster).
+    pub async fn join(&self, ticket: &Ticket) -> Result<Cluster, NodeError> {
+        let what = "joining a cluster";
+        let ticket = ticket.clone();
+        let make = move |core: &mut Core, now| core.join_sealed(now, &ticket);
+        match self.ask_signed(what, make).await? {
+            Reply::Joined { cluster, .. } => Ok(Cluster {
+                node: self.clone(),
+                id: cluster,
+            }),
+            _ => Err(NodeError::UnexpectedReply { what }),
+        }
+    }
+
     /// Creates a cluster with this node as its first member.
     ///
     /// # Errors
@@ -226,6 +360,22 @@ impl Node {
     /// then in it, which [`clusters`](Self::clusters) shows.
     pub async fn create_cluster(&self, policy: Policy) -> Result<Cluster, NodeError> {
         let what = "creating a cluster";
+        if self.is_sealed() {
+            let plan = ClusterPlan {
+                k: policy.k,
+                n: policy.n,
+                name: policy.name,
+                listed: policy.listed,
+            };
+            let make = move |core: &mut Core, now| core.create_sealed(now, &plan);
+            return match self.ask_signed(what, make).await? {
+                Reply::Created { cluster } => Ok(Cluster {
+                    node: self.clone(),
+                    id: cluster,
+                }),
+                _ => Err(NodeError::UnexpectedReply { what }),
+            };
+        }
         let options = Some(ClusterOptions {
             open_peers: policy.open_peers,
             max_members: policy.max_members,
@@ -244,9 +394,10 @@ impl Node {
         }
     }
 
-    /// Joins a cluster.
+    /// Joins a cluster by its id, in profile 1.0.
     ///
     /// # Errors
+    /// [`NodeError::TicketNeeded`] in profile 1.1.
     /// [`NodeError::Request`] with the server's answer (unknown, full, not for this kind of
     /// member), or why it could not be asked in time.
     ///
@@ -254,6 +405,9 @@ impl Node {
     /// As for [`create_cluster`](Self::create_cluster).
     pub async fn join_cluster(&self, cluster: &ClusterId) -> Result<Cluster, NodeError> {
         let what = "joining a cluster";
+        if self.is_sealed() {
+            return Err(NodeError::TicketNeeded);
+        }
         match self.ask(what, Request::JoinCluster(*cluster)).await? {
             Reply::Joined { cluster, .. } => Ok(Cluster {
                 node: self.clone(),
@@ -414,6 +568,63 @@ impl Cluster {
         &self.id
     }
 
+    /// A ticket for new members, in profile 1.1: whoever has it can join within 30 days. Its text
+    /// is a secret. What else an invitation can be: [`invite`](Self::invite).
+    ///
+    /// # Errors
+    /// As for [`invite`](Self::invite).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ticket(&self) -> Result<Ticket, NodeError> {
+        self.invite(InviteTerms {
+            rights: Rights::MEMBER,
+            expires_ms: crate::driver::unix_ms().saturating_add(TICKET_LIFETIME_MS),
+            max_uses: 0,
+        })
+        .await
+    }
+
+    /// A ticket on these terms.
+    ///
+    /// # Errors
+    /// [`NodeError::Cluster`] when this node is not in the cluster, may not invite, or speaks
+    /// profile 1.0.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn invite(&self, terms: InviteTerms) -> Result<Ticket, NodeError> {
+        let fail = |cause| NodeError::Cluster {
+            what: "making a ticket",
+            cause,
+        };
+        let Some((servers, key)) = self.node.inner.servers.clone() else {
+            return Err(fail(ClusterError::OpenProfile));
+        };
+        let id = self.id;
+        self.node
+            .with(move |core, _| core.invite(id, &terms, servers, key))
+            .await?
+            .map_err(fail)
+    }
+
+    /// Removes members, in profile 1.1, at the node that created the cluster. Whom they invited
+    /// goes with them.
+    ///
+    /// # Errors
+    /// [`NodeError::Cluster`] when this node did not create it, [`NodeError::Request`].
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the members may have been removed all the same.
+    pub async fn remove(&self, members: &[NodeId]) -> Result<(), NodeError> {
+        let (id, members) = (self.id, members.to_vec());
+        let make = move |core: &mut Core, now| core.remove_members(now, id, &members);
+        self.node
+            .ask_signed("removing members", make)
+            .await
+            .map(drop)
+    }
+
     /// Waits until the cluster can carry messages: until n members are present.
     ///
     /// # Errors
@@ -493,13 +704,14 @@ mod tests {
         assert!(matches!(error, NodeError::NoServer));
         let error = Node::builder()
             .server("127.0.0.1:1")
-            .id("not an id")
+            .open_profile("not an id")
             .bind()
             .await
             .unwrap_err();
         assert!(error.to_string().contains("not an id"));
         let error = Node::builder()
             .server("127.0.0.1:1")
+            .open_profile("a")
             .segment(1)
             .bind()
             .await
@@ -507,5 +719,9 @@ mod tests {
         assert!(error.to_string().contains("segment"));
         let error = Node::builder().server("no port").bind().await.unwrap_err();
         assert!(error.to_string().contains("no port"));
+        let error = Node::builder().server("127.0.0.1:1").bind().await;
+        assert!(matches!(error, Err(NodeError::NoServerKey { .. })));
+        let error = Node::builder().server("vmdt://AAAA@127.0.0.1:1").bind().await;
+        assert!(matches!(error, Err(NodeError::ServerKey { .. })));
     }
 }

@@ -10,14 +10,15 @@
 //! use vmdt_node::{Event, Node, Policy, Server};
 //!
 //! let server = Server::bind("127.0.0.1:0".parse()?).await?;
-//! let at = server.local_addr().to_string();
+//! let at = server.url().ok_or("no TLS port")?;
 //!
-//! let alice = Node::builder().server(&at).id("alice").bind().await?;
-//! let bob = Node::builder().server(&at).id("bob").bind().await?;
-//! let carol = Node::builder().server(&at).id("carol").bind().await?;
+//! let alice = Node::builder().server(&at).name("alice").bind().await?;
+//! let bob = Node::builder().server(&at).name("bob").bind().await?;
+//! let carol = Node::builder().server(&at).name("carol").bind().await?;
 //! let cluster = alice.create_cluster(Policy::k_of_n(2, 3)).await?;
-//! bob.join_cluster(cluster.id()).await?;
-//! carol.join_cluster(cluster.id()).await?;
+//! let ticket = cluster.ticket().await?;
+//! bob.join(&ticket).await?;
+//! carol.join(&ticket).await?;
 //! cluster.ready().await?;
 //!
 //! let mut events = bob.events();
@@ -43,10 +44,14 @@
 //!
 //! # What is protected
 //!
-//! This version speaks profile 1.0: shares keep members on the way from reading a message, but
-//! datagrams and control lines are neither encrypted nor authenticated. Whoever sees the traffic
-//! of k carriers, or of the receiver's own link, can read it; whoever can inject datagrams can
-//! disturb it. Do not use it against such an adversary.
+//! Nodes speak profile 1.1: each is known by its key, every session between two nodes and every
+//! connection to the server is encrypted and authenticated, and every message is sealed to its
+//! receiver's key beneath the secret sharing, so that even all members together, or the server,
+//! read nothing. Who talks to whom, how much and when is not hidden from the server and from who
+//! watches the network; `docs/security.md` has the whole account.
+//!
+//! [`NodeBuilder::open_profile`] is profile 1.0: shares keep members on the way from reading a
+//! message, but datagrams and control lines are neither encrypted nor authenticated.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -62,11 +67,10 @@ mod driver;
 mod files;
 mod handle;
 mod sending;
-mod server;
 mod socket;
 
 pub use crate::core::{
-    Carried, Carrier, ConfigError, CoreConfig, Event, Paths, PlacementError, Progress, Receipt,
+    Carried, Carrier, ClusterError, ConfigError, CoreConfig, Event, Paths, PlacementError, Progress, Receipt,
     TransferError,
 };
 pub use builder::NodeBuilder;
@@ -75,7 +79,8 @@ pub use handle::{
     Cluster, ClusterStatus, Events, MemberStatus, Node, NodeError, PathReport, Policy,
 };
 pub use sending::{ProgressStream, Sending};
-pub use server::Server;
 pub use vmdt_control::{RegistryConfig, RegistryEvent};
+pub use vmdt_seal::{self as seal, identity::SecretIdentity, ticket::Ticket};
+pub use vmdt_server::{Server, ServerBuilder, ServerError};
 pub use vmdt_rdt::{Config as TransportConfig, PathStats};
 pub use vmdt_wire::{ClusterEntry, ClusterId, MemberState, MessageId, NodeId};

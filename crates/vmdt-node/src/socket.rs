@@ -9,6 +9,7 @@ use bytes::Bytes;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use vmdt_rdt::EcnCodepoint;
 
 /// Buffers handed to the system at once, each for what it coalesces.
 const BUFFERS: usize = 8;
@@ -19,10 +20,20 @@ const MAX_BATCH: usize = 60_000;
 /// Socket buffers asked of the system, in octets.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
-/// Datagrams to one address that leave together: all of one size, but for a shorter last one.
+/// A datagram that has arrived: from where, with which ECN mark, and its octets.
+pub(crate) type Received = (SocketAddr, Option<EcnCodepoint>, Bytes);
+
+/// The datagram without its mark.
+pub(crate) fn unmarked((from, _, datagram): Received) -> (SocketAddr, Bytes) {
+    (from, datagram)
+}
+
+/// Datagrams to one address that leave together: all with one mark and of one size, but for a
+/// shorter last one.
 #[derive(Debug)]
 struct Batch {
     to: SocketAddr,
+    ecn: Option<EcnCodepoint>,
     segment: usize,
     count: usize,
     closed: bool,
@@ -76,7 +87,7 @@ impl Socket {
     }
 
     /// Takes what has arrived, as far as the buffers go.
-    pub(crate) fn receive(&mut self, into: &mut Vec<(SocketAddr, Bytes)>) {
+    pub(crate) fn receive(&mut self, into: &mut Vec<Received>) {
         let mut meta = [RecvMeta::default(); BUFFERS];
         let Socket {
             io,
@@ -93,11 +104,14 @@ impl Socket {
         let Ok(count) = count else { return };
         for (meta, buffer) in meta.iter().zip(received.chunks(BUFFER)).take(count) {
             let octets = Bytes::copy_from_slice(buffer.get(..meta.len).unwrap_or_default());
+            let ecn = meta
+                .ecn
+                .and_then(|mark| EcnCodepoint::from_bits(mark as u8));
             let stride = meta.stride.max(1);
             let mut at = 0;
             loop {
                 let end = octets.len().min(at + stride);
-                into.push((meta.addr, octets.slice(at..end)));
+                into.push((meta.addr, ecn, octets.slice(at..end)));
                 at = end;
                 if at >= octets.len() {
                     break;
@@ -113,7 +127,7 @@ impl Socket {
 
     /// Queues a datagram; it leaves with the next [`send`](Self::send), or at once when a batch
     /// is full.
-    pub(crate) fn queue(&mut self, to: SocketAddr, datagram: &[u8]) {
+    pub(crate) fn queue(&mut self, to: SocketAddr, ecn: Option<EcnCodepoint>, datagram: &[u8]) {
         let most = self.state.max_gso_segments();
         let fits = self
             .batches
@@ -122,6 +136,7 @@ impl Socket {
             .find(|b| b.to == to)
             .filter(|b| {
                 !b.closed
+                    && b.ecn == ecn
                     && b.count < most
                     && datagram.len() <= b.segment
                     && b.octets.len() + datagram.len() <= MAX_BATCH
@@ -138,6 +153,7 @@ impl Socket {
                 let segment = datagram.len();
                 self.batches.push(Batch {
                     to,
+                    ecn,
                     segment,
                     count: 1,
                     closed: false,
@@ -153,7 +169,9 @@ impl Socket {
         for batch in &self.batches {
             let transmit = Transmit {
                 destination: batch.to,
-                ecn: None,
+                ecn: batch
+                    .ecn
+                    .and_then(|mark| quinn_udp::EcnCodepoint::from_bits(mark.bits())),
                 contents: &batch.octets,
                 segment_size: (batch.count > 1).then_some(batch.segment),
                 src_ip: None,
@@ -198,8 +216,9 @@ mod tests {
             };
             let mut datagram = vec![i as u8; len];
             datagram[0] = (i >> 8) as u8;
-            a.queue(to_b, &datagram);
-            a.queue(to_c, &datagram);
+            let ecn = (i < 75).then_some(EcnCodepoint::Ect0);
+            a.queue(to_b, ecn, &datagram);
+            a.queue(to_c, ecn, &datagram);
             sent.push(datagram);
         }
         let fewer = a.batches.len() < 100;
@@ -219,8 +238,22 @@ mod tests {
                 socket.io().readable().await.unwrap();
                 socket.receive(&mut got);
             }
-            assert!(got.iter().map(|(_, d)| d.to_vec()).eq(sent.iter().cloned()));
-            assert!(got.iter().all(|(from, _)| *from == a.local_addr().unwrap()));
+            assert!(
+                got.iter()
+                    .map(|(_, _, d)| d.to_vec())
+                    .eq(sent.iter().cloned())
+            );
+            assert!(
+                got.iter()
+                    .all(|(from, _, _)| *from == a.local_addr().unwrap())
+            );
+            if cfg!(target_os = "linux") {
+                let marked = |(at, got): (usize, &Received)| got.1.is_some() == (at < 75);
+                assert!(
+                    got.iter().enumerate().all(marked),
+                    "marks arrive with theirs"
+                );
+            }
         }
         assert!(!a.is_blocked());
     }
@@ -228,8 +261,8 @@ mod tests {
     #[tokio::test]
     async fn an_empty_datagram_is_one_datagram() {
         let (mut a, mut b) = (socket().await, socket().await);
-        a.queue(b.local_addr().unwrap(), b"");
-        a.queue(b.local_addr().unwrap(), b"x");
+        a.queue(b.local_addr().unwrap(), None, b"");
+        a.queue(b.local_addr().unwrap(), None, b"x");
         a.io().writable().await.unwrap();
         a.send();
         let mut got = Vec::new();
@@ -237,7 +270,7 @@ mod tests {
             b.io().readable().await.unwrap();
             b.receive(&mut got);
         }
-        let lens: Vec<usize> = got.iter().map(|(_, d)| d.len()).collect();
+        let lens: Vec<usize> = got.iter().map(|(_, _, d)| d.len()).collect();
         assert_eq!(lens, [0, 1]);
     }
 }

@@ -56,22 +56,19 @@ async fn cluster(
     tune: impl Fn(usize, NodeBuilder) -> NodeBuilder,
 ) -> (Server, Vec<Node>, Cluster) {
     let server = server().await;
-    let at = server.local_addr().to_string();
+    let at = server.url().unwrap();
     let mut nodes = Vec::new();
     for i in 0..usize::from(n) {
-        let builder = local().server(&at).id(format!("node{i}"));
+        let builder = local().server(&at).name(format!("node{i}"));
         nodes.push(tune(i, builder).bind().await.unwrap());
     }
     let cluster = within("creating", nodes[0].create_cluster(Policy::k_of_n(k, n)))
         .await
         .unwrap();
     let mut all = vec![cluster.clone()];
+    let ticket = cluster.ticket().await.unwrap();
     for node in &nodes[1..] {
-        all.push(
-            within("joining", node.join_cluster(cluster.id()))
-                .await
-                .unwrap(),
-        );
+        all.push(within("joining", node.join(&ticket)).await.unwrap());
     }
     for c in &all {
         within("becoming ready", c.ready()).await.unwrap();
@@ -220,8 +217,37 @@ async fn a_node_without_a_folder_refuses_files_and_says_so() {
 }
 
 #[tokio::test]
-async fn two_members_use_the_server_for_the_share_the_direct_link_may_not_have() {
-    let (_server, nodes, _) = cluster(2, 2, |_, b| b).await;
+async fn two_members_need_nobody_else_since_the_message_is_sealed_to_its_receiver() {
+    let (_server, nodes, _) = cluster(2, 2, |_, b| b.allow_relay(false)).await;
+    let mut sending = nodes[0].send(nodes[1].id(), b"between us").await.unwrap();
+    let (received, receipt) = tokio::join!(message(&nodes[1]), sending.delivered());
+    assert_eq!(received.1, b"between us");
+    let paths = receipt.unwrap().paths;
+    assert_eq!(paths.keys().collect::<Vec<_>>(), [&Carrier::Direct]);
+}
+
+/// Two nodes of profile 1.0.
+async fn open_pair(relay: bool) -> (Server, Vec<Node>) {
+    let server = Server::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let at = server.local_addr().to_string();
+    let mut nodes = Vec::new();
+    for id in ["a", "b"] {
+        let node = local().server(&at).open_profile(id).allow_relay(relay);
+        nodes.push(node.bind().await.unwrap());
+    }
+    let cluster = within("creating", nodes[0].create_cluster(Policy::k_of_n(2, 2)))
+        .await
+        .unwrap();
+    within("joining", nodes[1].join_cluster(cluster.id()))
+        .await
+        .unwrap();
+    within("becoming ready", cluster.ready()).await.unwrap();
+    (server, nodes)
+}
+
+#[tokio::test]
+async fn in_the_open_profile_two_use_the_server_for_the_share_the_direct_link_may_not_have() {
+    let (_server, nodes) = open_pair(true).await;
     let mut sending = nodes[0].send(nodes[1].id(), b"between us").await.unwrap();
     let (received, receipt) = tokio::join!(message(&nodes[1]), sending.delivered());
     assert_eq!(received.1, b"between us");
@@ -234,8 +260,8 @@ async fn two_members_use_the_server_for_the_share_the_direct_link_may_not_have()
 }
 
 #[tokio::test]
-async fn two_members_without_a_relay_are_told_the_numbers() {
-    let (_server, nodes, _) = cluster(2, 2, |_, b| b.allow_relay(false)).await;
+async fn in_the_open_profile_two_without_a_relay_are_told_the_numbers() {
+    let (_server, nodes) = open_pair(false).await;
     let error = nodes[0].send(nodes[1].id(), b"x").await.unwrap_err();
     let NodeError::Transfer(TransferError::Placement(p)) = error else {
         panic!("{error}")
@@ -246,15 +272,15 @@ async fn two_members_without_a_relay_are_told_the_numbers() {
 #[tokio::test]
 async fn wrong_requests_get_errors_that_say_what_to_do() {
     let server = server().await;
-    let at = server.local_addr().to_string();
-    let a = local().server(&at).id("a").bind().await.unwrap();
+    let at = server.url().unwrap();
+    let a = local().server(&at).name("a").bind().await.unwrap();
     let error = within("refusal", a.create_cluster(Policy::k_of_n(1, 3)))
         .await
         .unwrap_err();
     assert!(error.to_string().contains("creating a cluster"), "{error}");
     let none = "cluster_none".parse().unwrap();
     let error = within("refusal", a.join_cluster(&none)).await.unwrap_err();
-    assert!(error.to_string().contains("joining a cluster"), "{error}");
+    assert!(error.to_string().contains("ticket"), "{error}");
     let error = a.send("nobody".parse().unwrap(), b"x").await.unwrap_err();
     assert!(
         error.to_string().contains("nobody is in no cluster"),
@@ -265,10 +291,9 @@ async fn wrong_requests_get_errors_that_say_what_to_do() {
     let cluster = within("creating", a.create_cluster(Policy::k_of_n(2, 3)))
         .await
         .unwrap();
-    let b = local().server(&at).id("b").bind().await.unwrap();
-    within("joining", b.join_cluster(cluster.id()))
-        .await
-        .unwrap();
+    let b = local().server(&at).name("b").bind().await.unwrap();
+    let ticket = cluster.ticket().await.unwrap();
+    within("joining", b.join(&ticket)).await.unwrap();
     let error = loop {
         // the roster follows the reply by a moment
         let error = b.send(a.id(), b"x").await.unwrap_err();
@@ -290,13 +315,14 @@ async fn wrong_requests_get_errors_that_say_what_to_do() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_error_in_bounded_time() {
+    let key = vmdt_node::SecretIdentity::from_seed(&[9; 32]).public();
     // a port that was free a moment ago
     let gone = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
     let a = local()
-        .server(gone.to_string())
+        .server(format!("vmdt://{key}@{gone}"))
         .request_timeout(Duration::from_secs(1));
     let a = a.bind().await.unwrap();
     let error = within("the error", a.create_cluster(Policy::k_of_n(2, 3)))
@@ -304,6 +330,64 @@ async fn a_server_that_is_not_there_is_an_error_in_bounded_time() {
         .unwrap_err();
     assert!(error.to_string().contains("creating a cluster"), "{error}");
     a.close().await;
+}
+
+#[tokio::test]
+async fn a_server_with_another_key_is_not_spoken_to() {
+    let server = server().await;
+    let other = self::server().await;
+    let key = other.url().unwrap();
+    let key = key.rsplit_once('@').unwrap().0;
+    let a = local()
+        .server(format!("{key}@{}", server.local_addr()))
+        .request_timeout(Duration::from_secs(1));
+    let a = a.bind().await.unwrap();
+    let error = within("the error", a.create_cluster(Policy::k_of_n(2, 3)))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("expected was"), "{error}");
+    a.close().await;
+}
+
+#[tokio::test]
+async fn a_ticket_of_another_cluster_or_out_of_date_opens_nothing() {
+    let (_server, nodes, cluster) = cluster(2, 3, |_, b| b).await;
+    let terms = vmdt_node::seal::invite::InviteTerms {
+        rights: vmdt_node::seal::invite::Rights::MEMBER,
+        expires_ms: 1,
+        max_uses: 0,
+    };
+    let old = cluster.invite(terms).await.unwrap();
+    let late = local().ticket(&old).bind().await.unwrap();
+    let error = within("the refusal", late.join(&old)).await.unwrap_err();
+    assert!(error.to_string().contains("joining a cluster"), "{error}");
+    // a member without the right to invite
+    let other = nodes[1].clusters().await.unwrap();
+    assert_eq!(other.len(), 1);
+    late.close().await;
+}
+
+#[tokio::test]
+async fn a_removed_member_is_out_for_everybody() {
+    let (_server, nodes, cluster) = cluster(2, 3, |_, b| b).await;
+    let gone = nodes[2].id();
+    within("removing", cluster.remove(&[gone])).await.unwrap();
+    let mut events = nodes[1].events();
+    within("the news", async {
+        loop {
+            if let Event::Member { id, state, .. } = events.next().await.unwrap()
+                && id == gone
+                && state == vmdt_node::MemberState::Left
+            {
+                return;
+            }
+        }
+    })
+    .await;
+    let error = nodes[2].send(nodes[0].id(), b"still here?").await;
+    if let Ok(mut sending) = error {
+        assert!(within("the refusal", sending.delivered()).await.is_err());
+    }
 }
 
 #[tokio::test]
@@ -360,9 +444,9 @@ async fn nonsense_on_every_port_changes_nothing_for_the_others() {
         slow.flush().await.unwrap();
     }
     let mut line = vec![0; 4096];
-    let n = within("the list", slow.read(&mut line)).await.unwrap();
+    let n = within("the answer", slow.read(&mut line)).await.unwrap();
     assert!(
-        line[..n].starts_with(b"CLUSTER_LIST|"),
+        line[..n].starts_with(b"ERROR|unauthenticated"),
         "{}",
         String::from_utf8_lossy(&line[..n])
     );

@@ -156,18 +156,18 @@ async fn next_message(node: &Node) -> (String, Vec<u8>, bool) {
 
 #[tokio::test]
 async fn a_client_of_profile_1_0_joins_and_talks_in_both_directions() {
-    let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let server = Server::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let at = server.local_addr().to_string();
     let ours = local()
         .server(&at)
-        .id("ours")
+        .open_profile("ours")
         .allow_open_peers(true)
         .bind()
         .await
         .unwrap();
     let other = local()
         .server(&at)
-        .id("other")
+        .open_profile("other")
         .allow_open_peers(true)
         .bind()
         .await
@@ -247,10 +247,10 @@ async fn a_client_of_profile_1_0_joins_and_talks_in_both_directions() {
 
 #[tokio::test]
 async fn a_cluster_that_does_not_allow_them_refuses_1_0_clients() {
-    let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let server = Server::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let ours = local()
         .server(server.local_addr().to_string())
-        .id("ours")
+        .open_profile("ours")
         .bind()
         .await
         .unwrap();
@@ -264,10 +264,10 @@ async fn a_cluster_that_does_not_allow_them_refuses_1_0_clients() {
 
 #[tokio::test]
 async fn a_node_that_is_not_configured_for_them_neither_sends_nor_listens() {
-    let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let server = Server::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let at = server.local_addr().to_string();
-    let ours = local().server(&at).id("ours").bind().await.unwrap();
-    let third = local().server(&at).id("third").bind().await.unwrap();
+    let ours = local().server(&at).open_profile("ours").bind().await.unwrap();
+    let third = local().server(&at).open_profile("third").bind().await.unwrap();
     let policy = Policy::k_of_n(2, 3).open_peers(true);
     let cluster = within("creating", ours.create_cluster(policy))
         .await

@@ -29,11 +29,11 @@ fn small(config: &mut vmdt_node::CoreConfig) {
 
 /// One world from a seed: random links (up to 30% loss, reordering, duplication, corruption),
 /// random transfers, up to n - k holders crash, a partition comes and goes.
-fn world(seed: u64) -> Result<u64, String> {
+fn world(sealed: bool, seed: u64) -> Result<u64, String> {
     let rng = SimRng::from_seed(seed);
     let mut dice = rng.fork("world");
     let link = LinkConfig::sample(&mut dice.fork("link"), 0.3);
-    let mut w = World::new(seed, 6, link, small);
+    let mut w = World::of(sealed, seed, 6, link, small);
     let (n, k) = (5, 3);
     w.cluster(n, k, false);
 
@@ -121,23 +121,35 @@ fn world(seed: u64) -> Result<u64, String> {
 
 #[test]
 fn what_is_sent_arrives_whole_and_once() {
-    run_seeds(0..60, |seed| world(seed).map(drop));
+    run_seeds(0..60, |seed| world(true, seed).map(drop));
+}
+
+#[test]
+fn what_is_sent_in_the_open_profile_arrives_whole_and_once() {
+    run_seeds(0..60, |seed| world(false, seed).map(drop));
 }
 
 #[test]
 fn the_same_seed_gives_the_same_world() {
     for seed in 0..5 {
-        assert_eq!(world(seed), world(seed));
+        for sealed in [true, false] {
+            assert_eq!(world(sealed, seed), world(sealed, seed));
+        }
     }
-    assert_ne!(world(0), world(1));
+    assert_ne!(world(true, 0), world(true, 1));
 }
 
 /// Five nodes, k = 3, on good links of 20 Mbit/s and 10 ms.
 fn five(seed: u64, tune: impl Fn(&mut vmdt_node::CoreConfig)) -> World {
+    five_of(true, seed, tune)
+}
+
+/// The same in either profile.
+fn five_of(sealed: bool, seed: u64, tune: impl Fn(&mut vmdt_node::CoreConfig)) -> World {
     let link = LinkConfig::new()
         .delay(Duration::from_millis(10))
         .rate(20_000_000, 256 * 1024);
-    let mut w = World::new(seed, 5, link, |config| {
+    let mut w = World::of(sealed, seed, 5, link, |config| {
         small(config);
         config.set_stall_timeout(Duration::from_secs(20)).unwrap();
         tune(config);
@@ -199,9 +211,39 @@ fn any_two_holders_may_die_in_the_middle() {
 }
 
 #[test]
-fn with_three_dead_it_goes_on_through_the_server_within_the_rule() {
+fn with_three_dead_it_goes_on_by_the_direct_link_alone() {
     let content = content(600_000);
     let mut w = five(2, |_| {});
+    midway(&mut w, &content, |w| {
+        [2, 3, 4].iter().for_each(|i| w.kill(*i))
+    })
+    .unwrap();
+    assert_eq!(files(&w, 1), [&content]);
+}
+
+#[test]
+fn with_the_receiver_behind_the_server_alone_a_sealed_session_goes_through_it() {
+    let content = content(200_000);
+    let mut w = five(2, |_| {});
+    for other in [0, 2, 3, 4] {
+        w.block_pair(1, other);
+    }
+    let id = w.send(0, 1, Some("f"), content.clone()).unwrap();
+    w.run_until(Duration::from_secs(200), |w| {
+        w.hosts[0].done.contains_key(&id)
+    })
+    .unwrap();
+    w.hosts[0].done[&id].as_ref().unwrap();
+    assert_eq!(files(&w, 1), [&content]);
+    let relayed: u64 = w.hosts.iter().map(|h| h.core.stats().relayed_datagrams).sum();
+    assert!(relayed > 0, "there is no other way");
+    assert!(w.hosts.iter().all(|h| h.core.stats().relayed_shares == 0));
+}
+
+#[test]
+fn in_the_open_profile_with_three_dead_the_server_helps_within_the_rule() {
+    let content = content(600_000);
+    let mut w = five_of(false, 2, |_| {});
     let receipt = midway(&mut w, &content, |w| {
         [2, 3, 4].iter().for_each(|i| w.kill(*i))
     })
@@ -211,9 +253,9 @@ fn with_three_dead_it_goes_on_through_the_server_within_the_rule() {
 }
 
 #[test]
-fn with_three_dead_and_no_relay_both_ends_get_an_error_and_no_file_is_left() {
+fn in_the_open_profile_with_three_dead_and_no_relay_both_ends_get_an_error_and_no_file_is_left() {
     let content = content(600_000);
-    let mut w = five(3, |c| {
+    let mut w = five_of(false, 3, |c| {
         c.set_allow_relay(false);
     });
     let begun = w.now();
@@ -290,7 +332,7 @@ fn a_receiver_that_dies_and_returns_leaves_the_sender_an_error() {
         w.restart(1);
     });
     let error = result.unwrap_err().to_string();
-    assert!(error.contains("node1"), "{error}");
+    assert!(error.contains(w.id(1).as_str()), "{error}");
     assert!(files(&w, 1).is_empty());
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::packet_number::expand;
 use crate::ranges::{Noted, RangeSet};
+use crate::send_flow::MAX_LATE;
 
 /// Ranges kept and sent: what one ACK can carry.
 const MAX_RANGES: usize = 64;
@@ -77,6 +78,13 @@ impl AckState {
             // The first number is any; one span of room keeps reordered earlier ones positive.
             (None, None) => (1 << 32) + u64::from(truncated),
         }
+    }
+
+    /// Whether a DATA packet is so late that its sequence number may mean a later segment.
+    pub(crate) fn is_too_late(&self, number: u64) -> bool {
+        self.received
+            .largest()
+            .is_some_and(|largest| number.saturating_add(MAX_LATE) <= largest)
     }
 
     /// What noting this number would answer.

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use vmdt_seal::packet::TAG_LEN;
+use vmdt_seal::session::{Local, Suites};
+
 use crate::congestion::{BbrConfig, ControllerFactory};
 use crate::error::ConfigError;
 
@@ -36,6 +39,33 @@ impl Integrity {
     }
 }
 
+/// What makes a packet count as lost, once a later one was acknowledged (RFC 9002 section 6.1).
+/// The probe timeout, for when nothing is acknowledged any more, is always there, and so is the
+/// detection by NAK.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LossDetection {
+    /// Either of the two.
+    #[default]
+    Both,
+    /// Three later packets were acknowledged, more on a path that reorders: what three duplicate
+    /// ACKs are to TCP.
+    Packets,
+    /// A later packet was acknowledged, and 9/8 of a round trip has passed since it was sent,
+    /// more on a path that reorders.
+    Timeout,
+}
+
+impl LossDetection {
+    pub(crate) fn by_packets(self) -> bool {
+        self != Self::Timeout
+    }
+
+    pub(crate) fn by_time(self) -> bool {
+        self != Self::Packets
+    }
+}
+
 /// Limits and tunables of an [`Endpoint`](crate::Endpoint).
 ///
 /// Every setter checks its bounds and leaves the configuration unchanged when it refuses.
@@ -53,6 +83,8 @@ pub struct Config {
     /// Base and ceiling of path MTU discovery.
     pub(crate) mtu_discovery: Option<(u16, u16)>,
     pub(crate) integrity: Integrity,
+    /// Who this node is, in profile 1.1.
+    pub(crate) sealing: Option<(Local, Suites)>,
     pub(crate) flow_window: u32,
     pub(crate) session_window: u32,
     pub(crate) send_buffer: usize,
@@ -72,6 +104,8 @@ pub struct Config {
     pub(crate) max_ack_delay: Duration,
     pub(crate) initial_rtt: Duration,
     pub(crate) max_pto: Duration,
+    pub(crate) ecn: bool,
+    pub(crate) loss_detection: LossDetection,
     pub(crate) congestion: Arc<dyn ControllerFactory>,
 }
 
@@ -81,6 +115,7 @@ impl Default for Config {
             max_payload: 1392,
             mtu_discovery: None,
             integrity: Integrity::Crc32,
+            sealing: None,
             flow_window: 1 << 20,
             session_window: 8 << 20,
             send_buffer: 4 << 20,
@@ -100,6 +135,8 @@ impl Default for Config {
             max_ack_delay: Duration::from_millis(5),
             initial_rtt: Duration::from_millis(200),
             max_pto: Duration::from_secs(1),
+            ecn: true,
+            loss_detection: LossDetection::default(),
             congestion: Arc::new(BbrConfig),
         }
     }
@@ -151,7 +188,7 @@ fn set_duration(
 impl Config {
     /// Octets of payload in the largest segment sent. Default 1392, so that a datagram is 1472
     /// octets and fits a 1500-octet link under IPv4 and UDP headers; a CRC takes its four octets
-    /// out of them. The smaller of both ends' values is used.
+    /// out of them, a sealed datagram's tag its sixteen. The smaller of both ends' values is used.
     ///
     /// # Errors
     /// Outside 256..=1472.
@@ -341,7 +378,7 @@ impl Config {
         Ok(self)
     }
 
-    /// Wait before an offer is repeated the first time; doubles with each repetition.
+    /// Wait before an offer is repeated the first time; doubles with each repetition, up to 2 s.
     /// Default 200 ms.
     ///
     /// # Errors
@@ -380,6 +417,31 @@ impl Config {
     pub fn set_keep_alive_always(&mut self, on: bool) -> &mut Self {
         self.keep_alive_always = on;
         self
+    }
+
+    /// Speaks profile 1.1 as this node: every session is opened by a handshake that proves both
+    /// ends' keys, and every datagram of it is sealed. Nothing else is heard then. Default: the
+    /// open profile, with [`Integrity`] for protection.
+    pub fn set_sealing(&mut self, local: Local) -> &mut Self {
+        self.sealing = Some((local, Suites::detect()));
+        self
+    }
+
+    /// The ciphers to offer and accept in profile 1.1, instead of those that this processor is
+    /// good at. Nothing happens before [`set_sealing`](Self::set_sealing).
+    pub fn set_suites(&mut self, suites: Suites) -> &mut Self {
+        if let Some((_, chosen)) = &mut self.sealing {
+            *chosen = suites;
+        }
+        self
+    }
+
+    /// Octets after the payload.
+    pub(crate) fn trailer_octets(&self) -> usize {
+        match self.sealing {
+            Some(_) => TAG_LEN,
+            None => self.integrity.trailer_octets(),
+        }
     }
 
     /// How long nothing is acknowledged, while something is outstanding, before the peer counts
@@ -422,7 +484,22 @@ impl Config {
         Ok(self)
     }
 
-    /// The congestion controller of new sessions. Default [`BbrConfig`]: the crate's README has the measurements it was chosen by.
+    /// Whether datagrams are marked ECT(0), so that the network may mark instead of dropping
+    /// (RFC 3168). Default true; on a path or with a driver that does not carry the marks a
+    /// session stops marking by itself.
+    pub fn set_ecn(&mut self, on: bool) -> &mut Self {
+        self.ecn = on;
+        self
+    }
+
+    /// How losses are detected. Default [`LossDetection::Both`].
+    pub fn set_loss_detection(&mut self, detection: LossDetection) -> &mut Self {
+        self.loss_detection = detection;
+        self
+    }
+
+    /// The congestion controller of new sessions. Default [`BbrConfig`]: the crate's README has
+    /// the measurements it was chosen by.
     pub fn set_congestion(&mut self, factory: Arc<dyn ControllerFactory>) -> &mut Self {
         self.congestion = factory;
         self

@@ -1,26 +1,29 @@
 //! The endpoint: every peer session of a node behind one UDP socket.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use vmdt_wire::segment::{Syn, SynKind};
 use vmdt_wire::{Flags, FlowId, Header, NodeId, Packet, PacketType};
 
 use crate::config::{Config, Integrity};
+use crate::ecn::EcnCodepoint;
 use crate::error::WriteError;
 use crate::event::{CloseReason, Event, Transmit};
 use crate::half_open::{HalfOpenTable, Noted};
 use crate::limiter::RateLimit;
+use crate::sealed::{Arrived, Sealing};
 use crate::send_flow::Priority;
 use crate::session::{Session, syn_of, write_syn};
 use crate::state::SessionState;
 use crate::stats::{EndpointStats, PathStats};
+use crate::timers::Timers;
 
 /// All sessions of a node: a machine without sockets, clock or threads.
 ///
@@ -39,30 +42,43 @@ use crate::stats::{EndpointStats, PathStats};
 /// The same calls with the same arguments and seed give the same results.
 #[derive(Debug)]
 pub struct Endpoint {
-    config: Arc<Config>,
-    local: NodeId,
-    rng: ChaCha12Rng,
-    slots: Vec<Option<Box<Session>>>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) local: NodeId,
+    pub(crate) rng: ChaCha12Rng,
+    /// Only in profile 1.1.
+    pub(crate) sealing: Option<Box<Sealing>>,
+    pub(crate) slots: Vec<Option<Box<Session>>>,
     free: Vec<u32>,
-    by_peer: BTreeMap<NodeId, u32>,
-    by_id: BTreeMap<u32, u32>,
+    pub(crate) by_peer: BTreeMap<NodeId, u32>,
+    pub(crate) by_id: BTreeMap<u32, u32>,
     half_open: HalfOpenTable,
-    timers: BTreeSet<(Instant, u32)>,
+    timers: Timers,
     /// Sessions that may have something to send, in turn.
     transmit: VecDeque<u32>,
-    events: VecDeque<Event>,
-    stats: EndpointStats,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) stats: EndpointStats,
+    /// Records that wait, and how many found no room; `None`: nothing is recorded.
+    #[cfg(feature = "qlog")]
+    pub(crate) qlog: Option<(VecDeque<crate::qlog::QlogRecord>, u64)>,
     #[cfg(test)]
     pub(crate) packet_start: Option<u32>,
 }
 
 impl Endpoint {
     /// An endpoint of node `local` without sessions. Session ids and packet-number starts come
-    /// from `seed`, which must be unpredictable where the network is not trusted.
+    /// from `seed`, which must be unpredictable where the network is not trusted; in profile 1.1
+    /// the handshakes' secrets come from it too, so it must be secret and never used twice. There
+    /// the node's id is the one of its identity, and `local` is not looked at.
     #[must_use]
     pub fn new(config: Config, local: NodeId, seed: [u8; 32]) -> Self {
+        let sealing = config.sealing.as_ref();
+        let local = sealing.map_or(local, |(identity, _)| identity.node_id());
         Self {
             half_open: HalfOpenTable::new(config.max_half_open),
+            sealing: config
+                .sealing
+                .clone()
+                .map(|(local, suites)| Box::new(Sealing::new(local, suites, config.max_half_open))),
             config: Arc::new(config),
             local,
             rng: ChaCha12Rng::from_seed(seed),
@@ -70,10 +86,12 @@ impl Endpoint {
             free: Vec::new(),
             by_peer: BTreeMap::new(),
             by_id: BTreeMap::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             transmit: VecDeque::new(),
             events: VecDeque::new(),
             stats: EndpointStats::default(),
+            #[cfg(feature = "qlog")]
+            qlog: None,
             #[cfg(test)]
             packet_start: None,
         }
@@ -85,8 +103,53 @@ impl Endpoint {
     /// [`counters`](Self::counters) and dropped.
     ///
     /// Received flow data are slices of `datagram`; a caller that cuts datagrams out of one
-    /// large buffer keeps the whole buffer alive while any of them is unread.
+    /// large buffer keeps the whole buffer alive while any of them is unread. In profile 1.1 a
+    /// datagram is opened in place if nobody else holds its buffer, and copied otherwise;
+    /// [`handle_owned_datagram`](Self::handle_owned_datagram) never copies.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: Bytes) {
+        self.handle_marked_datagram(now, from, None, datagram);
+    }
+
+    /// [`handle_datagram`](Self::handle_datagram) with the ECN mark of the IP header. A driver
+    /// that knows the marks uses this for every datagram: a marked one that is reported without
+    /// its mark ends the marking.
+    pub fn handle_marked_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        ecn: Option<EcnCodepoint>,
+        datagram: Bytes,
+    ) {
+        if self.sealing.is_some() {
+            self.handle_sealed(now, (from, ecn), Arrived::Shared(datagram));
+        } else {
+            self.handle_open(now, (from, ecn), datagram);
+        }
+    }
+
+    /// [`handle_marked_datagram`](Self::handle_marked_datagram) with a datagram that can be
+    /// changed, such as one split off a larger buffer: in profile 1.1 it is opened in place.
+    pub fn handle_owned_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        ecn: Option<EcnCodepoint>,
+        datagram: BytesMut,
+    ) {
+        if self.sealing.is_some() {
+            self.handle_sealed(now, (from, ecn), Arrived::Owned(datagram));
+        } else {
+            self.handle_open(now, (from, ecn), datagram.freeze());
+        }
+    }
+
+    /// Takes one datagram of the open profile.
+    fn handle_open(
+        &mut self,
+        now: Instant,
+        (from, ecn): (SocketAddr, Option<EcnCodepoint>),
+        datagram: Bytes,
+    ) {
         let octets = datagram.len();
         let Some(packet) = open(self.config.integrity, datagram) else {
             self.stats.garbage += 1;
@@ -123,7 +186,7 @@ impl Endpoint {
         if session.state() == SessionState::Connecting {
             session.hurry_offer(now, from);
         } else {
-            session.handle(now, from, &packet, octets, may_open);
+            session.handle(now, (from, ecn), &packet, octets, may_open);
         }
         self.touch(slot);
     }
@@ -131,12 +194,14 @@ impl Endpoint {
     /// Lets everything due by `now` happen. Calling it early or late is harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.half_open.handle_timeout(now);
-        while let Some(&(at, slot)) = self.timers.first()
+        if let Some(sealing) = &mut self.sealing {
+            sealing.answers.handle_timeout(now);
+        }
+        while let Some((at, slot)) = self.timers.first()
             && at <= now
         {
-            self.timers.pop_first();
+            self.timers.set(slot, None);
             if let Some(session) = self.session_mut(slot) {
-                session.timer = None;
                 session.handle_timeout(now);
             }
             self.touch(slot);
@@ -149,6 +214,13 @@ impl Endpoint {
     /// before the next arrival, verb or timeout.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some(transmit) = self
+            .sealing
+            .as_mut()
+            .and_then(|sealing| sealing.poll_transmit(self.local, buf))
+        {
+            return Some(transmit);
+        }
         if let Some((id, entry)) = self.half_open.next_due() {
             let id = NonZeroU32::new(id)?;
             let offer = entry.syn.session;
@@ -158,15 +230,18 @@ impl Endpoint {
             return Some(Transmit {
                 to: entry.address,
                 len: buf.len(),
+                ecn: None,
             });
         }
         while let Some(slot) = self.transmit.pop_front() {
-            let Some(session) = self.session_mut(slot) else {
+            let Self { slots, rng, .. } = self;
+            let Some(session) = slots.get_mut(slot as usize).and_then(Option::as_mut) else {
                 continue;
             };
-            if let Some(to) = session.poll_transmit(now, buf) {
+            if let Some(transmit) = session.poll_transmit(now, buf, || rng.next_u32()) {
                 self.transmit.push_back(slot);
-                return Some(Transmit { to, len: buf.len() });
+                self.collect_trace(slot);
+                return Some(transmit);
             }
             session.queued = false;
             self.rearm(slot);
@@ -178,7 +253,9 @@ impl Endpoint {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let session = self.timers.first().map(|entry| entry.0);
-        [session, self.half_open.next_timeout()]
+        let sealing = self.sealing.as_ref();
+        let answers = sealing.and_then(|sealing| sealing.answers.next_timeout());
+        [session, self.half_open.next_timeout(), answers]
             .into_iter()
             .flatten()
             .min()
@@ -188,6 +265,29 @@ impl Endpoint {
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Records sessions that begin from now on as qlog traces, or no longer. Whoever switches it
+    /// on polls [`poll_qlog`](Self::poll_qlog) as often as the events: at 65,536 records that
+    /// wait further ones are dropped and counted.
+    #[cfg(feature = "qlog")]
+    pub fn set_qlog(&mut self, on: bool) {
+        self.qlog = on.then(|| self.qlog.take().unwrap_or_default());
+    }
+
+    /// The next record of a trace. The records of one session, in order, are its trace: a file
+    /// `*.sqlog`.
+    #[cfg(feature = "qlog")]
+    #[must_use]
+    pub fn poll_qlog(&mut self) -> Option<crate::qlog::QlogRecord> {
+        self.qlog.as_mut()?.0.pop_front()
+    }
+
+    /// Records dropped for want of room.
+    #[cfg(feature = "qlog")]
+    #[must_use]
+    pub fn qlog_dropped(&self) -> u64 {
+        self.qlog.as_ref().map_or(0, |entry| entry.1)
     }
 
     // ---- sessions
@@ -211,6 +311,10 @@ impl Endpoint {
                 .push_back(Event::ConnectFailed { peer, address });
             return;
         }
+        if self.sealing.is_some() {
+            self.connect_sealed(now, peer, address);
+            return;
+        }
         // An offer of the peer that we have answered crosses with ours: under the same id both
         // ends come to one session.
         let id = match self.half_open.take(peer) {
@@ -219,7 +323,12 @@ impl Endpoint {
         };
         let start = self.fresh_start();
         let config = Arc::clone(&self.config);
-        let session = Session::connecting(now, config, [self.local, peer], address, id, start);
+        #[cfg_attr(not(feature = "qlog"), allow(unused_mut))]
+        let mut session = Session::connecting(now, config, [self.local, peer], address, id, start);
+        #[cfg(feature = "qlog")]
+        if self.qlog.is_some() {
+            session.record(now);
+        }
         self.insert(session);
     }
 
@@ -355,11 +464,11 @@ impl Endpoint {
 
     // ---- inside
 
-    fn session(&self, slot: u32) -> Option<&Session> {
+    pub(crate) fn session(&self, slot: u32) -> Option<&Session> {
         self.slots.get(slot as usize)?.as_deref()
     }
 
-    fn session_mut(&mut self, slot: u32) -> Option<&mut Session> {
+    pub(crate) fn session_mut(&mut self, slot: u32) -> Option<&mut Session> {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
     }
 
@@ -371,31 +480,60 @@ impl Endpoint {
     }
 
     /// Events that may wait before no new flow or session is taken from the network.
-    fn event_limit(&self) -> usize {
+    pub(crate) fn event_limit(&self) -> usize {
         self.config.max_sessions + self.config.max_recv_flows + self.config.max_send_flows
     }
 
     /// A session id that is in no use.
-    fn fresh_id(&mut self) -> NonZeroU32 {
+    pub(crate) fn fresh_id(&mut self) -> NonZeroU32 {
         loop {
             let id = self.rng.next_u32();
             if let Some(id) = NonZeroU32::new(id)
                 && !self.by_id.contains_key(&id.get())
                 && !self.half_open.contains(id.get())
+                && !self
+                    .sealing
+                    .as_ref()
+                    .is_some_and(|sealing| sealing.answers.contains(id.get()))
             {
                 return id;
             }
         }
     }
 
-    fn fresh_start(&mut self) -> u32 {
+    pub(crate) fn fresh_start(&mut self) -> u32 {
         let start = self.rng.next_u32();
         #[cfg(test)]
         let start = self.packet_start.unwrap_or(start);
         start
     }
 
-    fn insert(&mut self, session: Session) -> u32 {
+    #[cfg(feature = "qlog")]
+    fn collect_trace(&mut self, slot: u32) {
+        let Some((records, dropped)) = &mut self.qlog else {
+            return;
+        };
+        let Some(session) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        while let Some(line) = session.pop_line() {
+            if records.len() >= crate::qlog::MAX_RECORDS {
+                *dropped += 1;
+                continue;
+            }
+            records.push_back(crate::qlog::QlogRecord {
+                peer: session.peer(),
+                session: session.local_id().get(),
+                line,
+            });
+        }
+    }
+
+    #[cfg(not(feature = "qlog"))]
+    #[allow(clippy::unused_self)]
+    fn collect_trace(&mut self, _slot: u32) {}
+
+    pub(crate) fn insert(&mut self, session: Session) -> u32 {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -419,9 +557,7 @@ impl Endpoint {
         };
         self.by_peer.remove(&session.peer());
         self.by_id.remove(&session.local_id().get());
-        if let Some(at) = session.timer {
-            self.timers.remove(&(at, slot));
-        }
+        self.timers.set(slot, None);
         if session.queued {
             self.transmit.retain(|other| *other != slot);
         }
@@ -429,7 +565,8 @@ impl Endpoint {
     }
 
     /// After anything was done to a session: collects its events, and has it asked for output.
-    fn touch(&mut self, slot: u32) {
+    pub(crate) fn touch(&mut self, slot: u32) {
+        self.collect_trace(slot);
         let Some(session) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -449,17 +586,7 @@ impl Endpoint {
             return;
         };
         let next = session.next_timeout();
-        if next == session.timer {
-            return;
-        }
-        // In this order, so that a set of one entry keeps its memory.
-        let before = std::mem::replace(&mut session.timer, next);
-        if let Some(at) = next {
-            self.timers.insert((at, slot));
-        }
-        if let Some(at) = before {
-            self.timers.remove(&(at, slot));
-        }
+        self.timers.set(slot, next);
     }
 
     // ---- opening of sessions
@@ -538,7 +665,8 @@ impl Endpoint {
         }
         let local_id = NonZeroU32::new(id)?;
         let start = self.fresh_start();
-        let session = Session::accepted(
+        #[cfg_attr(not(feature = "qlog"), allow(unused_mut))]
+        let mut session = Session::accepted(
             now,
             Arc::clone(&self.config),
             [self.local, peer],
@@ -547,6 +675,11 @@ impl Endpoint {
             start,
             &entry.syn,
         );
+        #[cfg(feature = "qlog")]
+        if self.qlog.is_some() {
+            session.record(now);
+            session.trace_parameters(now, &entry.syn);
+        }
         Some(self.insert(session))
     }
 }

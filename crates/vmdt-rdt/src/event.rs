@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use vmdt_wire::{FlowId, NodeId};
 
+use crate::ecn::EcnCodepoint;
+
 /// One datagram to send, standing in the caller's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
@@ -11,7 +13,14 @@ pub struct Transmit {
     pub to: SocketAddr,
     /// Octets of the buffer to send.
     pub len: usize,
+    /// The mark to put into the IP header. A driver that can't may leave it out: the session
+    /// notices and stops marking.
+    pub ecn: Option<EcnCodepoint>,
 }
+
+/// The code of the FIN that ends a session for [`CloseReason::FalseAck`]. Codes from 0xff00 on are
+/// the transport's own.
+pub const CODE_FALSE_ACK: u16 = 0xff01;
 
 /// Something that happened to a session or a flow.
 ///
@@ -92,6 +101,8 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReason {
+    /// The keys have sealed as much as they may, and the peer did not let them be renewed.
+    KeysUsedUp,
     /// The peer closed it.
     PeerClosed {
         /// The peer's code.
@@ -105,6 +116,12 @@ pub enum CloseReason {
     Unresponsive,
     /// The peer restarted: a new session follows as `Connected`.
     Replaced,
+    /// The peer acknowledged a packet that was never sent, or one whose number was left out to
+    /// catch a receiver that acknowledges in advance (RFC 9000 section 21.4).
+    FalseAck {
+        /// The packet number.
+        number: u64,
+    },
     /// The application closed it.
     Local,
 }

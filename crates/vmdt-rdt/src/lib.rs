@@ -37,14 +37,52 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Shares and limits
+//!
+//! Flows share a session in proportion to their [`Priority`]; a [`RateLimit`] holds back one flow
+//! or a whole session. Each can be set before the flow's first octet and changed at any time:
+//!
+//! ```
+//! use std::time::Instant;
+//! use vmdt_rdt::{Config, Endpoint, Priority, RateLimit};
+//! use vmdt_wire::{FlowId, MessageId, NodeId, ShareIndex};
+//!
+//! # #[allow(clippy::disallowed_methods)]
+//! let now = Instant::now();
+//! let bob: NodeId = "bob".parse()?;
+//! let message: MessageId = "message".parse()?;
+//! let flow = FlowId::new(message, ShareIndex::new(1).ok_or("no index")?);
+//! let mut endpoint = Endpoint::new(Config::default(), "alice".parse()?, [1; 32]);
+//! endpoint.connect(now, bob, "192.0.2.2:7000".parse()?);
+//!
+//! // Three octets for each one of a normal flow, and never more than 1 MB/s after 64 KiB at once.
+//! endpoint.set_flow_priority(now, bob, flow, Priority::Highest)?;
+//! endpoint.set_flow_limit(now, bob, flow, Some(RateLimit::new(64 << 10, 1_000_000)?))?;
+//! // Everything to this peer, retransmissions included: 5 MB/s.
+//! endpoint.set_session_limit(now, bob, Some(RateLimit::new(256 << 10, 5_000_000)?))?;
+//! // No limit any more.
+//! endpoint.set_session_limit(now, bob, None)?;
+//! assert_eq!(endpoint.stats(bob).map(|stats| stats.send_flows), Some(1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where datagrams are made and opened
+//!
+//! Whatever leaves a session is written by one function and passes one place on its way out; what
+//! arrives is opened by one function. ECN marks travel beside the octets: [`Transmit::ecn`] and
+//! [`Endpoint::handle_marked_datagram`].
+//!
 //! Loss detection follows RFC 9002. The default congestion controller is a model of the path in
 //! the manner of BBRv3 that tells random loss from congestion; [`congestion`] has it beside
-//! NewReno and CUBIC (RFC 9438), and takes others.
+//! NewReno and CUBIC (RFC 9438), and takes others. With the feature `qlog` an endpoint records its
+//! sessions for viewers of QUIC traces.
 
 mod ack;
+mod answers;
 mod config;
 pub mod congestion;
 mod delivery_rate;
+mod ecn;
 mod endpoint;
 mod error;
 mod event;
@@ -53,26 +91,36 @@ mod limiter;
 mod pacing;
 mod packet_number;
 mod path_mtu;
+#[cfg(feature = "qlog")]
+mod qlog;
 mod ranges;
 mod recv_flow;
 mod recv_flows;
 mod rtt;
+mod sealed;
 mod send_flow;
 mod send_flows;
 mod sent;
 mod session;
+mod skip;
 mod state;
 mod stats;
+mod timers;
 mod tombstones;
 
-pub use config::{Config, Integrity};
+pub use config::{Config, Integrity, LossDetection};
+pub use ecn::EcnCodepoint;
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, WriteError};
-pub use event::{CloseReason, Event, Transmit};
+pub use event::{CODE_FALSE_ACK, CloseReason, Event, Transmit};
 pub use limiter::RateLimit;
+#[cfg(feature = "qlog")]
+pub use qlog::QlogRecord;
 pub use send_flow::Priority;
 pub use state::SessionState;
 pub use stats::{EndpointStats, PathStats};
+/// What [`Config::set_sealing`] and [`Endpoint::set_credential`] take comes from here.
+pub use vmdt_seal;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -32,8 +32,16 @@ impl Priority {
     }
 }
 
-/// Segments of one flow in transit: half of what serial arithmetic on 16 bits could tell apart.
-pub(crate) const MAX_SEGMENTS: usize = 1 << 14;
+/// Segments of one flow in transit: three quarters of what serial arithmetic on 16 bits can tell
+/// apart. The rest is left for packets that are late, see [`MAX_LATE`].
+pub(crate) const MAX_SEGMENTS: usize = 24_576;
+
+/// How far behind the newest packet number a DATA packet may be.
+///
+/// When a packet leaves, its segment is less than `MAX_SEGMENTS` behind the newest of its flow.
+/// To be taken for a segment 2^16 later it has to arrive when more than 2^15 newer ones have,
+/// hence more than `2^15 - MAX_SEGMENTS` packets that left after it.
+pub(crate) const MAX_LATE: u64 = (1 << 15) - MAX_SEGMENTS as u64;
 
 /// Where a segment stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::config::LossDetection;
 use crate::delivery_rate::Stamp;
 
 /// Packets a later one must be acknowledged ahead of before a packet counts as lost.
@@ -125,6 +126,11 @@ impl SentPackets {
     /// The first number ever used.
     pub(crate) fn start(&self) -> u64 {
         self.start
+    }
+
+    /// The largest number acknowledged.
+    pub(crate) fn largest_acked(&self) -> Option<u64> {
+        self.largest_acked
     }
 
     /// Octets in flight.
@@ -261,6 +267,7 @@ impl SentPackets {
         &mut self,
         now: Instant,
         delay: Duration,
+        detection: LossDetection,
         mut settle: impl FnMut(Settled),
     ) -> LossReport {
         let mut report = LossReport::default();
@@ -282,8 +289,9 @@ impl SentPackets {
                 }
                 Status::Lost | Status::Untracked => continue,
             }
-            let too_far = number + self.packet_threshold <= largest;
-            let too_old = now.saturating_duration_since(record.sent_at) >= delay;
+            let too_far = detection.by_packets() && number + self.packet_threshold <= largest;
+            let too_old =
+                detection.by_time() && now.saturating_duration_since(record.sent_at) >= delay;
             if !too_far && !too_old {
                 break;
             }
@@ -354,7 +362,10 @@ impl SentPackets {
     }
 
     /// When the oldest packet behind the largest acknowledged one will count as lost.
-    pub(crate) fn loss_time(&self, delay: Duration) -> Option<Instant> {
+    pub(crate) fn loss_time(&self, delay: Duration, detection: LossDetection) -> Option<Instant> {
+        if !detection.by_time() {
+            return None;
+        }
         let largest = self.largest_acked?;
         let front = self.records.front()?;
         // The front record is always in flight: settled ones are trimmed.
@@ -410,7 +421,9 @@ mod tests {
 
     fn lost_at(sent: &mut SentPackets, now: Instant) -> Vec<u64> {
         let mut lost = Vec::new();
-        sent.detect_lost(now, MS * 1000, |packet| lost.push(packet.number));
+        sent.detect_lost(now, MS * 1000, LossDetection::Both, |packet| {
+            lost.push(packet.number);
+        });
         lost
     }
 
@@ -428,11 +441,33 @@ mod tests {
     fn an_old_packet_is_lost_by_time() {
         let (mut sent, t) = sent(2);
         sent.on_ack(101, 101, |_| {});
-        assert_eq!(sent.loss_time(MS * 1000), Some(t + MS * 1000));
+        assert_eq!(
+            sent.loss_time(MS * 1000, LossDetection::Both),
+            Some(t + MS * 1000)
+        );
         assert!(lost_at(&mut sent, t + MS * 999).is_empty());
         assert_eq!(lost_at(&mut sent, t + MS * 1000), [100]);
-        assert_eq!(sent.loss_time(MS * 1000), None);
+        assert_eq!(sent.loss_time(MS * 1000, LossDetection::Both), None);
         assert!(!sent.any_eliciting());
+    }
+
+    #[test]
+    fn each_detector_can_be_used_alone() {
+        let lost = |detection: LossDetection, acked: u64, at: u32| {
+            let (mut sent, t) = sent(10);
+            sent.on_ack(acked, acked, |_| {});
+            let mut lost = Vec::new();
+            sent.detect_lost(t + MS * at, MS * 1000, detection, |packet| {
+                lost.push(packet.number);
+            });
+            (lost, sent.loss_time(MS * 1000, detection).is_some())
+        };
+        // 100 is three packets behind 103, and a second old at 1,000.
+        assert_eq!(lost(LossDetection::Packets, 103, 50), (vec![100], false));
+        assert_eq!(lost(LossDetection::Packets, 101, 5000), (vec![], false));
+        assert_eq!(lost(LossDetection::Timeout, 109, 50), (vec![], true));
+        assert_eq!(lost(LossDetection::Timeout, 101, 1000), (vec![100], false));
+        assert_eq!(lost(LossDetection::Both, 103, 50), (vec![100], true));
     }
 
     #[test]
@@ -474,7 +509,7 @@ mod tests {
             sent.push(t + MS * 100 * n, 100, Content::Heartbeat, Stamp::unused(t));
         }
         sent.on_ack(9, 9, |_| {});
-        let report = sent.detect_lost(t + MS * 5000, MS * 50, |_| {});
+        let report = sent.detect_lost(t + MS * 5000, MS * 50, LossDetection::Both, |_| {});
         assert_eq!(report.packets, 9);
         assert_eq!(report.longest_run, MS * 800);
     }

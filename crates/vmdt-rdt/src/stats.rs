@@ -40,7 +40,7 @@ pub struct PathStats {
     pub duplicates: u64,
     /// DATA dropped for want of window or flow table room.
     pub refused: u64,
-    /// ACKs of what was never sent, ignored.
+    /// ACKs whose header acknowledges segments that were never sent: that part was ignored.
     pub acks_of_unsent: u64,
     /// Payloads that could not be read, and datagrams without the agreed checksum.
     pub malformed: u64,
@@ -62,6 +62,18 @@ pub struct PathStats {
     pub black_holes: u64,
     /// Times the peer's address changed.
     pub address_changes: u64,
+    /// DATA dropped because it came so late that its sequence number could mean another segment.
+    pub too_late: u64,
+    /// Datagrams that did not open under the session's keys.
+    pub forged: u64,
+    /// Packet numbers left out to catch false ACKs.
+    pub numbers_skipped: u64,
+    /// Packets that arrived with the mark CE.
+    pub ce_received: u64,
+    /// Packets that the peer reports to have arrived with the mark CE.
+    pub ce_reported: u64,
+    /// Whether the path is known to carry ECN marks.
+    pub ecn_capable: bool,
 }
 
 /// Datagrams of an endpoint that belong to no session.
@@ -76,6 +88,8 @@ pub struct EndpointStats {
     pub unknown_session: u64,
     /// SYN payloads that could not be read or answer no offer of ours.
     pub bad_syn: u64,
+    /// Offers that were answered with a cookie, to prove their address.
+    pub cookies_sent: u64,
     /// Offers refused for want of room, and half-open entries pushed out by newer ones.
     pub syn_overflow: u64,
 }

@@ -28,8 +28,8 @@ const HEADER: &str = "\
 # Goodput in percent of the link's rate, one endless flow, measured at the receiver from the start
 # of the flow. The bound is 94.3% (1,388 octets of data in a datagram of 1,472) times what is not
 # lost. Queue: one product of rate and round trip, at least 64 KiB. Time: 20 s up to 10 Mbit/s,
-# 10 s at 100 Mbit/s, 6 s at 1 Gbit/s, the time to fill the path included; beyond some 100 Mbit/s
-# at 100 ms with loss the 16,384 segments a flow may have in transit are the limit. Written by VMDT_GOODPUT=write cargo test -p vmdt-rdt
+# 10 s at 100 Mbit/s, 6 s at 1 Gbit/s, the time to fill the path included; beyond some 200 Mbit/s
+# at 100 ms with loss the 24,576 segments a flow may have in transit are the limit. Written by VMDT_GOODPUT=write cargo test -p vmdt-rdt
 # --release --test goodput.
 #
 # Mbit/s  RTT ms  loss %   bound  newreno   cubic     bbr

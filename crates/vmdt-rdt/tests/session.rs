@@ -9,13 +9,14 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use common::{MS, SEC, World, flow};
 use vmdt_rdt::{CloseReason, Config, Event, Integrity, SessionState, WriteError};
 use vmdt_testkit::{LinkConfig, SimRng};
-use vmdt_wire::segment::{Ack, Syn, SynKind};
+use vmdt_wire::segment::{Ack, AckBlock, Fin, Syn, SynKind};
 use vmdt_wire::{FlowId, Header, NodeId, Packet, PacketType};
 
 fn quiet() -> LinkConfig {
@@ -476,60 +477,176 @@ fn sessions_are_bounded() {
     assert!(matches!(last, Event::ConnectFailed { .. }));
 }
 
-#[test]
-fn an_ack_of_what_was_never_sent_is_ignored() {
-    let mut world = World::new(1, vec![plain(), plain()], &quiet());
-    world.establish();
-    world.run_for(SEC);
-    let [a, b] = [world.hosts[0].id, world.hosts[1].id];
-    let (now, from) = (world.now(), world.hosts[1].address);
-    // What the peer knows: the session id and a packet number of ours.
-    world.hosts[0]
-        .endpoint
-        .write(now, b, flow(1), Bytes::from(vec![0; 100_000]))
-        .unwrap();
-    let mut datagram = Vec::new();
-    assert!(
-        world.hosts[0]
-            .endpoint
-            .poll_transmit(now, &mut datagram)
-            .is_some()
-    );
-    let ours = Header::parse(&datagram).unwrap().header;
-    world.hosts[1]
-        .endpoint
-        .write(now, a, flow(2), Bytes::from_static(b"x"))
-        .unwrap();
-    assert!(
+/// Endpoint `a` of an established pair, and what its peer needs to forge ACKs: the peer is played
+/// by the test.
+struct Liar {
+    world: World,
+    now: std::time::Instant,
+    from: SocketAddr,
+    header: Header,
+    sent: Vec<u32>,
+}
+
+impl Liar {
+    fn new() -> Self {
+        let mut world = World::new(1, vec![plain(), plain()], &quiet());
+        world.establish();
+        world.run_for(SEC);
+        let [a, b] = [world.hosts[0].id, world.hosts[1].id];
+        let (now, from) = (world.now(), world.hosts[1].address);
         world.hosts[1]
             .endpoint
-            .poll_transmit(now, &mut datagram)
-            .is_some()
-    );
-    let theirs = Header::parse(&datagram).unwrap().header;
-    let before = world.hosts[0].endpoint.stats(b).unwrap();
-    let forged = [
-        (ours.packet_number.wrapping_add(1_000), 1),
-        (ours.packet_number.wrapping_add(1 << 30), 1 << 20),
-        (ours.packet_number, 100_000),
-        (ours.packet_number.wrapping_sub(1 << 30), 1),
-    ];
-    for (n, (largest, first)) in forged.into_iter().enumerate() {
-        let ack = Ack::new(0, u32::MAX, largest, first, Vec::new()).unwrap();
+            .write(now, a, flow(2), Bytes::from_static(b"x"))
+            .unwrap();
+        let mut datagram = Vec::new();
+        let sent = world.hosts[1].endpoint.poll_transmit(now, &mut datagram);
+        assert!(sent.is_some());
+        let mut header = Header::new(PacketType::Ack, b, a, flow(9));
+        let theirs = Header::parse(&datagram).unwrap().header;
+        header.session = theirs.session;
+        header.packet_number = theirs.packet_number;
+        let mut liar = Self {
+            world,
+            now,
+            from,
+            header,
+            sent: Vec::new(),
+        };
+        let data = Bytes::from(vec![0; 1 << 20]);
+        let endpoint = &mut liar.world.hosts[0].endpoint;
+        endpoint.write(now, b, flow(1), data).unwrap();
+        liar.collect();
+        liar
+    }
+
+    fn stats(&self) -> vmdt_rdt::PathStats {
+        let peer = self.header.source;
+        self.world.hosts[0].endpoint.stats(peer).unwrap()
+    }
+
+    /// Takes what `a` sends, and when.
+    fn collect(&mut self) {
+        let mut datagram = Vec::new();
+        let endpoint = &mut self.world.hosts[0].endpoint;
+        while endpoint.poll_transmit(self.now, &mut datagram).is_some() {
+            let header = Header::parse(&datagram).unwrap().header;
+            self.sent.push(header.packet_number);
+        }
+    }
+
+    fn acknowledge(&mut self, ack: &Ack) {
+        self.now += MS;
         let mut payload = Vec::new();
         ack.emit_into(&mut payload);
-        let mut header = Header::new(PacketType::Ack, b, a, flow(1));
-        header.session = theirs.session;
-        header.packet_number = theirs.packet_number.wrapping_add(1 + n as u32);
-        world.hosts[0]
-            .endpoint
-            .handle_datagram(now, from, emit(header, &payload));
+        self.header.packet_number = self.header.packet_number.wrapping_add(1);
+        let datagram = emit(self.header, &payload);
+        let endpoint = &mut self.world.hosts[0].endpoint;
+        endpoint.handle_timeout(self.now);
+        endpoint.handle_datagram(self.now, self.from, datagram);
     }
-    let after = world.hosts[0].endpoint.stats(b).unwrap();
-    assert_eq!(after.acks_of_unsent, before.acks_of_unsent + 4);
-    assert_eq!(
-        (after.cwnd, after.bytes_in_flight),
-        (before.cwnd, before.bytes_in_flight)
-    );
-    assert_eq!(after.srtt, before.srtt);
+
+    /// Why the session has ended.
+    fn verdict(&mut self) -> Option<CloseReason> {
+        let endpoint = &mut self.world.hosts[0].endpoint;
+        std::iter::from_fn(|| endpoint.poll_event()).find_map(|event| match event {
+            Event::Closed { reason, .. } => Some(reason),
+            _ => None,
+        })
+    }
+
+    /// Sends on, acknowledged truthfully, until a number has been left out; gives it.
+    fn until_skip(&mut self) -> u32 {
+        for _ in 0..1_000 {
+            self.collect();
+            let gap = self
+                .sent
+                .windows(2)
+                .find(|pair| pair[1] != pair[0].wrapping_add(1));
+            if let Some(pair) = gap {
+                assert_eq!(pair[1], pair[0].wrapping_add(2));
+                return pair[0].wrapping_add(1);
+            }
+            let (first, last) = (self.sent[0], *self.sent.last().unwrap());
+            let count = last.wrapping_sub(first) + 1;
+            self.acknowledge(&Ack::new(0, 1 << 30, last, count, Vec::new()).unwrap());
+            assert_eq!(self.verdict(), None, "the truth is no offence");
+            self.now += 5 * MS;
+            self.world.hosts[0].endpoint.handle_timeout(self.now);
+        }
+        panic!("no number is ever left out");
+    }
+}
+
+#[test]
+fn an_ack_of_what_was_never_sent_ends_the_session_and_opens_nothing() {
+    // Newest number, and how many with those before it, from the newest really sent.
+    for (ahead, count) in [
+        (1_000, 1),
+        (1 << 30, 1 << 20),
+        (0, 100_000),
+        (-(1 << 30), 1),
+    ] {
+        let mut liar = Liar::new();
+        let before = liar.stats();
+        let largest = liar.sent.last().unwrap().wrapping_add_signed(ahead);
+        liar.acknowledge(&Ack::new(0, u32::MAX, largest, count, Vec::new()).unwrap());
+        let verdict = liar.verdict();
+        assert!(
+            matches!(verdict, Some(CloseReason::FalseAck { .. })),
+            "{verdict:?}"
+        );
+        let after = liar.stats();
+        assert_eq!(
+            (after.cwnd, after.bytes_in_flight, after.srtt),
+            (before.cwnd, before.bytes_in_flight, before.srtt)
+        );
+        // The peer is told why.
+        let mut datagram = Vec::new();
+        let endpoint = &mut liar.world.hosts[0].endpoint;
+        assert!(endpoint.poll_transmit(liar.now, &mut datagram).is_some());
+        let fin = Packet::parse(Bytes::from(datagram)).unwrap();
+        assert_eq!(fin.header.kind, PacketType::Fin);
+        let fin = Fin::parse(&fin.payload).unwrap();
+        assert_eq!(fin.code, vmdt_rdt::CODE_FALSE_ACK);
+    }
+}
+
+#[test]
+fn an_ack_in_advance_meets_a_number_that_was_left_out() {
+    let mut liar = Liar::new();
+    let skipped = liar.until_skip();
+    let before = liar.stats();
+    assert!(before.numbers_skipped > 0);
+    // All that was sent, and what lies between, as a receiver would that guesses.
+    let last = *liar.sent.last().unwrap();
+    let count = last.wrapping_sub(liar.sent[0]) + 1;
+    liar.acknowledge(&Ack::new(0, 1 << 30, last, count, Vec::new()).unwrap());
+    match liar.verdict() {
+        Some(CloseReason::FalseAck { number }) => assert_eq!(number as u32, skipped),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(liar.stats().cwnd, before.cwnd);
+}
+
+#[test]
+fn an_ack_that_leaves_out_what_was_not_sent_is_taken() {
+    let mut liar = Liar::new();
+    let skipped = liar.until_skip();
+    assert!(!liar.sent.contains(&skipped));
+    // Runs of consecutive numbers, newest first.
+    let mut runs: Vec<u32> = Vec::new();
+    let mut next = None;
+    for number in liar.sent.iter().rev() {
+        match runs.last_mut() {
+            Some(run) if next == Some(*number) => *run += 1,
+            _ => runs.push(1),
+        }
+        next = Some(number.wrapping_sub(1));
+    }
+    let blocks = runs[1..].iter().map(|len| AckBlock { gap: 1, len: *len });
+    let last = *liar.sent.last().unwrap();
+    let ack = Ack::new(0, 1 << 30, last, runs[0], blocks.collect()).unwrap();
+    liar.acknowledge(&ack);
+    assert_eq!(liar.verdict(), None);
+    assert_eq!(liar.stats().bytes_in_flight, 0);
 }

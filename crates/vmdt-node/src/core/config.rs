@@ -1,8 +1,10 @@
 //! Settings of a node's core, with their bounds.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use vmdt_seal::identity::SecretIdentity;
+use vmdt_seal::prekey::PrekeyStore;
 use vmdt_wire::NodeId;
 
 /// Octets of content in one segment (128 KiB).
@@ -26,6 +28,65 @@ pub struct ConfigError {
     pub max: u64,
 }
 
+/// What a node of profile 1.1 is: its key, and what it says of itself.
+#[derive(Debug, Clone)]
+pub struct Sealing {
+    pub(crate) identity: SecretIdentity,
+    pub(crate) prekeys: Option<PrekeyStore>,
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) at: Instant,
+    pub(crate) unix_ms: u64,
+}
+
+/// The longest name of a node, in octets.
+pub const MAX_NODE_NAME: usize = 64;
+/// The most addresses of a node.
+pub const MAX_ADDRESSES: usize = 8;
+
+impl Sealing {
+    /// With this identity; `unix_ms` is what the clock on the wall says at `now`, in milliseconds
+    /// since 1970. The core counts on from there.
+    #[must_use]
+    pub fn new(identity: SecretIdentity, now: Instant, unix_ms: u64) -> Sealing {
+        Sealing {
+            identity,
+            prekeys: None,
+            name: String::new(),
+            addresses: Vec::new(),
+            at: now,
+            unix_ms,
+        }
+    }
+
+    /// With the prekeys that an earlier run kept. Without them, what was sealed to those can't be
+    /// opened any more.
+    #[must_use]
+    pub fn prekeys(mut self, prekeys: PrekeyStore) -> Sealing {
+        self.prekeys = Some(prekeys);
+        self
+    }
+
+    /// With a name for people, cut at [`MAX_NODE_NAME`] octets. Names are not unique.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Sealing {
+        let mut cut = name.len().min(MAX_NODE_NAME);
+        while !name.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        self.name = name.get(..cut).unwrap_or_default().to_owned();
+        self
+    }
+
+    /// With addresses under which the node can be reached, beside the one the server sees; the
+    /// first [`MAX_ADDRESSES`] count.
+    #[must_use]
+    pub fn addresses(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Sealing {
+        self.addresses = addresses.into_iter().take(MAX_ADDRESSES).collect();
+        self
+    }
+}
+
 /// Settings of a node. Every setter checks its bounds.
 #[derive(Debug, Clone)]
 pub struct CoreConfig {
@@ -45,6 +106,7 @@ pub struct CoreConfig {
     pub(crate) allow_relay: bool,
     pub(crate) allow_open_peers: bool,
     pub(crate) rdt: vmdt_rdt::Config,
+    pub(crate) sealing: Option<Sealing>,
 }
 
 fn within(setting: &'static str, found: u64, min: u64, max: u64) -> Result<u64, ConfigError> {
@@ -71,7 +133,15 @@ pub fn default_transport() -> vmdt_rdt::Config {
 }
 
 impl CoreConfig {
-    /// Settings for a node with this id, that is reached on this port and knows these servers.
+    /// Goes on with the prekeys of an earlier run, in profile 1.1.
+    pub fn set_prekeys(&mut self, prekeys: PrekeyStore) -> &mut Self {
+        if let Some(sealing) = &mut self.sealing {
+            sealing.prekeys = Some(prekeys);
+        }
+        self
+    }
+
+    /// Settings for a node of profile 1.0 with this id, that is reached on this port and knows these servers.
     #[must_use]
     pub fn new(id: NodeId, port: u16, servers: Vec<SocketAddr>) -> CoreConfig {
         CoreConfig {
@@ -91,6 +161,17 @@ impl CoreConfig {
             allow_relay: true,
             allow_open_peers: false,
             rdt: default_transport(),
+            sealing: None,
+        }
+    }
+
+    /// Settings for a node of profile 1.1, whose id is that of its key.
+    #[must_use]
+    pub fn sealed(sealing: Sealing, port: u16, servers: Vec<SocketAddr>) -> CoreConfig {
+        let id = sealing.identity.node_id();
+        CoreConfig {
+            sealing: Some(sealing),
+            ..CoreConfig::new(id, port, servers)
         }
     }
 

@@ -295,6 +295,14 @@ pub enum TransferError {
         /// What is wrong.
         what: &'static str,
     },
+    /// The two nodes speak different profiles, or a key is missing.
+    #[error("nothing can be sealed to {peer}: {what}")]
+    Profile {
+        /// The peer.
+        peer: NodeId,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// The node was closed.
     #[error("the node is closed")]
     Closed,

@@ -13,6 +13,7 @@ use super::config::MAX_SEGMENT;
 use super::event::Event;
 use super::peer::{MAX_QUEUE, Path, Peer, QueuedShare, share_index};
 use super::placement::Carrier;
+use super::relay::{is_datagram, is_relayed};
 
 /// The largest share that is accepted.
 pub(crate) const MAX_SHARE: usize = MAX_SEGMENT + 1024;
@@ -96,10 +97,15 @@ impl Core {
             Path::Down { until } => until <= now,
             Path::Connecting | Path::Up => false,
         };
-        let Some(address) = peer.address else { return };
-        if due {
+        if !due {
+            return;
+        }
+        if let Some(address) = peer.address {
             peer.path = Path::Connecting;
             self.rdt.connect(now, id, address);
+        } else if self.may_relay(id) {
+            self.peer(now, id).path = Path::Connecting;
+            self.connect_relayed(now, id);
         }
     }
 
@@ -127,7 +133,10 @@ impl Core {
     }
 
     fn relay_line(&mut self, now: Instant, to: NodeId, line: &Bytes) -> bool {
-        self.config.allow_relay && self.member.relay(now, to, to, 0, line).is_ok()
+        // in profile 1.1 the server is given datagrams of a sealed session, and no line to read
+        self.seal.is_none()
+            && self.config.allow_relay
+            && self.member.relay(now, to, to, 0, line).is_ok()
     }
 
     /// Sends a share to a peer; false when no permitted way is there.
@@ -165,7 +174,7 @@ impl Core {
     /// Sends a share through the server. Only indices below k go there, so that it never has k of
     /// them.
     pub(super) fn relay_share(&mut self, now: Instant, to: NodeId, parcel: &Parcel) -> bool {
-        if !self.config.allow_relay || parcel.index.get() >= parcel.k {
+        if self.seal.is_some() || !self.config.allow_relay || parcel.index.get() >= parcel.k {
             return false;
         }
         let mut data = Vec::with_capacity(16 + parcel.octets());
@@ -248,8 +257,12 @@ impl Core {
         match event {
             E::Connected { peer, address } => {
                 let p = self.peer(now, peer);
-                p.address = Some(address);
+                p.relayed = is_relayed(address);
+                if !p.relayed {
+                    p.address = Some(address);
+                }
                 p.up(now);
+                self.send_profile(now, peer);
                 if self.is_member(peer) {
                     self.event(Event::PathUp { peer, address });
                 }
@@ -299,6 +312,15 @@ impl Core {
     /// The direct path does not work: what may go through the server does, the rest is placed
     /// elsewhere.
     fn path_lost(&mut self, now: Instant, id: NodeId) {
+        let was_relayed = std::mem::take(&mut self.peer(now, id).relayed);
+        if !was_relayed && self.may_relay(id) {
+            self.session_over(now, id, false);
+            let peer = self.peer(now, id);
+            peer.relayed = true;
+            peer.path = Path::Connecting;
+            self.connect_relayed(now, id);
+            return;
+        }
         self.peer(now, id).down(now);
         let lines: Vec<Bytes> = self.peer(now, id).lines.drain(..).collect();
         if self.is_member(id) {
@@ -509,6 +531,8 @@ impl Core {
             } if to == self.config.id => {
                 self.on_relayed(now, from, index, &data);
             }
+            // checked by the member already, and again here, where it is pinned
+            Message::Profile { id, profile } => self.on_profile(now, id, &profile),
             Message::Error { code, text, .. } => {
                 tracing::debug!(%code, text, "the server refused something");
             }
@@ -522,6 +546,15 @@ impl Core {
             return;
         };
         if index == 0 {
+            if is_datagram(&bytes) {
+                self.on_relayed_datagram(now, from, bytes);
+                return;
+            }
+            if self.seal.is_some() {
+                // nobody vouches for it
+                self.stats.bad_lines += 1;
+                return;
+            }
             match Line::parse(bytes.strip_suffix(b"\n").unwrap_or(&bytes)) {
                 Ok(line) => self.on_line(now, from, line.message),
                 Err(_) => self.stats.bad_lines += 1,
@@ -540,7 +573,9 @@ impl Core {
             self.stats.bad_lines += 1;
             return;
         };
-        self.share_arrived(now, from, Carrier::Server, message, index, bytes.freeze());
+        if self.seal.is_none() {
+            self.share_arrived(now, from, Carrier::Server, message, index, bytes.freeze());
+        }
     }
 
     /// Tries again where a path was down and something waits; shows strangers the door.

@@ -11,6 +11,7 @@
 //! After any call of kinds 1, 2 or 4, drain kind 3 until both give `None`, then ask for the
 //! timeout anew.
 
+mod clusters;
 mod config;
 mod envelope;
 mod event;
@@ -21,6 +22,8 @@ mod outgoing;
 mod peer;
 mod placement;
 mod receive;
+mod relay;
+mod seal;
 mod send;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,10 +39,13 @@ use vmdt_control::{
 };
 use vmdt_pool::{Collector, CollectorConfig, Pool, PoolConfig};
 use vmdt_rdt::{Endpoint, Transmit};
+use vmdt_seal::session::Local;
 use vmdt_wire::{Caps, ClusterId, MessageId, NodeId};
 
+pub use clusters::{ClusterError, ClusterPlan};
 pub use config::{
-    ConfigError, CoreConfig, DEFAULT_SEGMENT, MAX_SEGMENT, MAX_WINDOW, default_transport,
+    ConfigError, CoreConfig, DEFAULT_SEGMENT, MAX_ADDRESSES, MAX_NODE_NAME, MAX_SEGMENT,
+    MAX_WINDOW, Sealing, default_transport,
 };
 pub use envelope::{DIGEST_LEN, Envelope, EnvelopeError, Kind, MAX_ENVELOPE, MAX_NAME};
 pub use event::{Carried, Event, Paths, Progress, Receipt, TransferError};
@@ -49,6 +55,7 @@ pub use placement::{Carrier, Carriers, Placement, PlacementError};
 use incoming::Incoming;
 use outgoing::{Outgoing, Spread};
 use peer::Peer;
+use seal::Seal;
 
 /// How often transfers under way are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -120,6 +127,8 @@ pub enum Output {
     },
     /// Close an accepted connection of a peer.
     ClosePeerConn(PeerConn),
+    /// The prekeys changed: keep [`Core::prekeys`] for the next run.
+    PrekeysChanged,
 }
 
 /// Work for the file of an incoming transfer.
@@ -151,6 +160,8 @@ pub struct CoreStats {
     pub refused_shares: u64,
     /// Shares that went through the server.
     pub relayed_shares: u64,
+    /// Datagrams that went through the server, in profile 1.1.
+    pub relayed_datagrams: u64,
 }
 
 /// A node without sockets, clock or runtime.
@@ -176,6 +187,8 @@ pub struct Core {
     labels: BTreeMap<MessageId, receive::Expected>,
     early: receive::Early,
     open: open::OpenPeers,
+    seal: Option<Seal>,
+    relayed_peers: relay::RelayedPeers,
     outputs: VecDeque<Output>,
     tick_at: Option<Instant>,
     stats: CoreStats,
@@ -195,27 +208,33 @@ impl std::fmt::Debug for Core {
 impl Core {
     /// A node that has said nothing yet. All randomness, keys included, comes from the seed.
     #[must_use]
-    pub fn new(config: CoreConfig, seed: [u8; 32]) -> Core {
+    pub fn new(mut config: CoreConfig, seed: [u8; 32]) -> Core {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut child = || {
             let mut seed = [0; 32];
             rng.fill_bytes(&mut seed);
             seed
         };
-        let rdt = Endpoint::new(config.rdt.clone(), config.id, child());
+        let mut rdt = config.rdt.clone();
+        if let Some(sealing) = &config.sealing {
+            rdt.set_sealing(Local::new(sealing.identity.clone(), sealing.unix_ms));
+        }
+        let rdt = Endpoint::new(rdt, config.id, child());
         let member = Member::new(
             MemberConfig::new(config.id, config.port, config.servers.clone())
                 .caps(Some(Caps::RDT))
                 .request_timeout(config.request_timeout),
             child(),
         );
+        let sealing = config.sealing.take();
+        let seal = sealing.map(|sealing| Seal::new(sealing, &mut rng));
         let pool = Pool::new(PoolConfig {
             max_octets: config.pool_octets as u64,
             max_octets_per_sender: (config.pool_octets / 2) as u64,
             ..PoolConfig::new(config.id)
         });
         let collector = Collector::new(CollectorConfig::new(config.id));
-        Core {
+        let mut core = Core {
             rdt,
             pool,
             collector,
@@ -235,10 +254,16 @@ impl Core {
             labels: BTreeMap::new(),
             early: receive::Early::default(),
             open: open::OpenPeers::default(),
+            seal,
+            relayed_peers: relay::RelayedPeers::default(),
             outputs: VecDeque::new(),
             tick_at: None,
             stats: CoreStats::default(),
+        };
+        if let Some((at, _)) = core.seal.as_ref().map(Seal::clock) {
+            core.publish_profile(at);
         }
+        core
     }
 
     /// The node's id.
@@ -332,6 +357,14 @@ impl Core {
         self.settle(now);
     }
 
+    /// That connection was made, and the server or what stands there could not prove to be the one
+    /// that was meant; `why` is for people.
+    pub fn handle_control_refused(&mut self, now: Instant, attempt: u64, why: &str) {
+        self.member
+            .handle_handshake_failed(now, attempt, why.to_owned());
+        self.settle(now);
+    }
+
     /// The connection to the server ended.
     pub fn handle_control_closed(&mut self, now: Instant) {
         self.member.handle_closed(now);
@@ -350,6 +383,9 @@ impl Core {
         if self.collector.poll_timeout().is_some_and(|t| t <= now) {
             self.collector.handle_timeout(now);
         }
+        if self.seal.as_ref().is_some_and(|seal| seal.renew_at() <= now) {
+            self.renew_profile(now);
+        }
         if self.tick_at.is_some_and(|t| t <= now) {
             self.tick_at = None;
             self.tick(now);
@@ -362,7 +398,12 @@ impl Core {
     /// Writes the next datagram into `buf`, which is cleared first.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
-        self.rdt.poll_transmit(now, buf)
+        while let Some(transmit) = self.rdt.poll_transmit(now, buf) {
+            if !self.relay_datagram(now, &transmit, buf) {
+                return Some(transmit);
+            }
+        }
+        None
     }
 
     /// The next thing for the driver to do.
@@ -383,6 +424,7 @@ impl Core {
             self.pool.poll_timeout(),
             self.collector.poll_timeout(),
             self.tick_at,
+            self.seal.as_ref().map(Seal::renew_at),
         ]
         .into_iter()
         .flatten()
@@ -487,6 +529,9 @@ impl Core {
         match event {
             MemberEvent::Registered { .. } => self.event(Event::Registered),
             MemberEvent::Reply { request, result } => {
+                if let Ok(Reply::Profile { id, profile }) = &result {
+                    self.on_profile(now, *id, profile);
+                }
                 self.outputs.push_back(Output::Reply { request, result });
             }
             MemberEvent::Push(message) => self.on_push(now, message),

@@ -378,6 +378,8 @@ impl Core {
                 Kind::Octets => ContentType::Text,
             },
             filename: name,
+            version: 0,
+            details: Vec::new(),
             shares: shares
                 .iter()
                 .take(usize::from(k))

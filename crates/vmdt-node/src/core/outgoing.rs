@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand_core::CryptoRng;
 use vmdt_pool::{Announcement, Placement as Placed};
-use vmdt_ssms::{Share, Threshold};
+use vmdt_seal::identity::SecretIdentity;
+use vmdt_ssms::Threshold;
+use vmdt_ssms::v2::Position;
 use vmdt_wire::{ClusterId, MessageId, NodeId};
 
 use super::envelope::{Envelope, Kind, MAX_ENVELOPE};
 use super::event::{Carried, Paths, Progress, Receipt, TransferError};
+use super::seal::OutSeal;
 use super::placement::{Carrier, Carriers, Placement, PlacementError};
 
 /// Octets of a share's digest: the first 16 of BLAKE3.
@@ -27,7 +30,8 @@ pub(crate) fn digest_of(parts: &[&[u8]]) -> [u8; 16] {
 
 /// One share of a message of ours.
 pub(crate) struct OwnShare {
-    pub(crate) share: Share,
+    pub(crate) head: Bytes,
+    pub(crate) body: Bytes,
     pub(crate) digest: [u8; 16],
     /// Handed to its carrier's link.
     pub(crate) sent: bool,
@@ -35,6 +39,23 @@ pub(crate) struct OwnShare {
     pub(crate) not_before: Option<Instant>,
     /// How often a carrier had no room.
     pub(crate) refusals: u32,
+}
+
+impl OwnShare {
+    fn new(head: Bytes, body: Bytes, digest: [u8; 16]) -> OwnShare {
+        OwnShare {
+            head,
+            body,
+            digest,
+            sent: false,
+            not_before: None,
+            refusals: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
 }
 
 /// A segment that was spread and is not yet confirmed.
@@ -56,6 +77,10 @@ pub(crate) struct Spread {
     pub(crate) relayed: usize,
     pub(crate) retry_at: Instant,
     pub(crate) attempts: u32,
+    /// What was signed about it, in profile 1.1.
+    pub(crate) details: Bytes,
+    /// Counts up whenever placement or active shares change.
+    pub(crate) version: u32,
 }
 
 impl Spread {
@@ -87,6 +112,10 @@ impl Spread {
             shares,
             label: self.transfer.as_str().to_owned(),
             content: 0,
+            version: self.version,
+            details: self.details.clone(),
+            sealed: !self.details.is_empty(),
+            ..Announcement::default()
         }
     }
 
@@ -144,7 +173,19 @@ pub(crate) struct Outgoing {
     /// When the window was made smaller for want of room at a holder.
     pub(crate) shrunk: Instant,
     pub(crate) paths: Paths,
-    pub(crate) last_problem: Option<PlacementError>,
+    pub(crate) last_problem: Option<Problem>,
+    /// Whether it is to be sealed, and with what, once that is known.
+    pub(crate) sealed: bool,
+    pub(crate) seal: Option<OutSeal>,
+}
+
+/// Why the next segment can't leave yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// The privacy rule leaves too few carriers.
+    Placement(PlacementError),
+    /// The receiver's key is not known.
+    NoProfile,
 }
 
 impl Outgoing {
@@ -182,6 +223,7 @@ impl Outgoing {
         now: Instant,
         retry_after: Duration,
         carriers: &Carriers,
+        identity: Option<&SecretIdentity>,
         rng: &mut impl CryptoRng,
     ) -> Result<Option<Spread>, TransferError> {
         let (n, k) = (self.threshold.n(), self.threshold.k());
@@ -207,28 +249,38 @@ impl Outgoing {
         let mut plain = Vec::with_capacity(MAX_ENVELOPE + data.len());
         envelope.emit_into(&mut plain);
         plain.extend_from_slice(&data);
-        let shares = vmdt_ssms::split(self.threshold, plain, rng)
-            .map_err(|e| TransferError::Local(e.to_string()))?;
+        let position = Position {
+            number: self.next.into(),
+            offset: self.offset,
+            last,
+        };
+        let (id, details, shares) = match (&mut self.seal, identity) {
+            (Some(seal), Some(identity)) => {
+                let sealed = seal.segment(identity, self.threshold, position, &plain, rng)?;
+                (sealed.id, sealed.details, sealed.shares)
+            }
+            _ => {
+                let shares = vmdt_ssms::split(self.threshold, plain, rng)
+                    .map_err(|e| TransferError::Local(e.to_string()))?;
+                let mut id = [0; 12];
+                rng.fill_bytes(&mut id);
+                let shares = shares
+                    .into_iter()
+                    .map(|share| {
+                        let digest = digest_of(&[share.head(), share.body()]);
+                        let head = Bytes::copy_from_slice(share.head());
+                        (share.index(), head, share.body().clone(), digest)
+                    })
+                    .collect();
+                (MessageId::from_random(id), Bytes::new(), shares)
+            }
+        };
         let shares: BTreeMap<NonZeroU8, OwnShare> = shares
             .into_iter()
-            .map(|share| {
-                let digest = digest_of(&[share.head(), share.body()]);
-                (
-                    share.index(),
-                    OwnShare {
-                        share,
-                        digest,
-                        sent: false,
-                        not_before: None,
-                        refusals: 0,
-                    },
-                )
-            })
+            .map(|(index, head, body, digest)| (index, OwnShare::new(head, body, digest)))
             .collect();
-        let mut id = [0; 12];
-        rng.fill_bytes(&mut id);
         let spread = Spread {
-            id: MessageId::from_random(id),
+            id,
             transfer: self.id,
             to: self.to,
             n,
@@ -245,6 +297,8 @@ impl Outgoing {
             relayed: 0,
             retry_at: now + retry_after,
             attempts: 0,
+            details,
+            version: 1,
         };
         self.next = self.next.wrapping_add(1);
         self.offset += data.len() as u64;

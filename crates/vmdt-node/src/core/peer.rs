@@ -57,6 +57,10 @@ pub(crate) struct Arriving {
 pub(crate) struct Peer {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) path: Path,
+    /// The session is held, or tried, through the server.
+    pub(crate) relayed: bool,
+    /// When the server was asked for its profile.
+    pub(crate) profile_asked: Option<Instant>,
     backoff: Duration,
     up_since: Instant,
     /// Lines that wait for the path.
@@ -79,6 +83,8 @@ impl Peer {
             up_since: now,
             address: None,
             path: Path::Idle,
+            relayed: false,
+            profile_asked: None,
             backoff: FIRST_BACKOFF,
             lines: VecDeque::new(),
             queue: VecDeque::new(),

@@ -1,7 +1,8 @@
 //! Placement: who carries which share of a message.
 //!
 //! The privacy rule (`docs/protocol.md`, section 6): no member, no link and no server ever carries
-//! k or more shares of one message. A message needs k shares to be rebuilt, so it always takes at
+//! k or more shares of one message, but for the direct link when the message is sealed to its
+//! receiver. A message needs k shares to be rebuilt, so it always takes at
 //! least two carriers. The rule binds over the whole life of a message, also when shares move
 //! because a holder was lost: a carrier that was given a share once has it for good.
 
@@ -66,6 +67,9 @@ pub struct Carriers {
     pub members: Vec<NodeId>,
     /// Whether the server may relay.
     pub server: bool,
+    /// Whether the content is sealed to the receiver, so that k shares alone open nothing. The
+    /// direct link may carry all of them then; it is given k only when there is nobody else.
+    pub sealed: bool,
 }
 
 impl Placement {
@@ -82,7 +86,8 @@ impl Placement {
             plain.push(Carrier::Direct);
         }
         plain.extend(carriers.members.iter().copied().map(Carrier::Member));
-        let capacity = plain.len() * cap;
+        let direct = usize::from(n) * usize::from(carriers.direct && carriers.sealed);
+        let capacity = (plain.len() * cap).max(direct);
         let missing = usize::from(k).saturating_sub(capacity);
         let server = if carriers.server { missing.min(cap) } else { 0 };
         let placeable = capacity + server;
@@ -100,7 +105,10 @@ impl Placement {
             at: BTreeMap::new(),
         };
         let rounds = (0..cap).flat_map(|_| plain.iter().copied());
-        let order = std::iter::repeat_n(Carrier::Server, server).chain(rounds);
+        let rest = std::iter::repeat_n(Carrier::Direct, direct);
+        let order = std::iter::repeat_n(Carrier::Server, server)
+            .chain(rounds)
+            .chain(rest);
         for (index, carrier) in (1..=n).filter_map(NonZeroU8::new).zip(order) {
             placement.give(index, carrier);
         }
@@ -130,7 +138,10 @@ impl Placement {
     /// Moves a share to a carrier that may still take one, the least used first; `None` when the
     /// rule leaves no room. What the old carrier had, it is taken to still have.
     pub fn relocate(&mut self, index: NonZeroU8, carriers: &Carriers) -> Option<Carrier> {
-        let cap = usize::from(self.k.saturating_sub(1));
+        let cap = |carrier: Carrier| match carrier {
+            Carrier::Direct if carriers.sealed => usize::MAX,
+            _ => usize::from(self.k.saturating_sub(1)),
+        };
         let old = self.carrier(index);
         let mut options: Vec<Carrier> = Vec::new();
         options.extend(carriers.members.iter().copied().map(Carrier::Member));
@@ -142,7 +153,7 @@ impl Placement {
         }
         let best = options
             .into_iter()
-            .filter(|c| Some(*c) != old && self.given(*c) < cap)
+            .filter(|c| Some(*c) != old && self.given(*c) < cap(*c))
             .min_by_key(|c| (matches!(c, Carrier::Server), self.given(*c)))?;
         self.give(index, best);
         Some(best)
@@ -178,6 +189,7 @@ mod tests {
                             direct,
                             members: ids(members),
                             server,
+                            sealed: false,
                         };
                         let Ok(mut p) = Placement::new(n, k, &c) else {
                             continue;
@@ -211,6 +223,7 @@ mod tests {
                 direct: true,
                 members: ids(3),
                 server: true,
+                sealed: false,
             },
         )
         .unwrap();
@@ -232,6 +245,7 @@ mod tests {
             direct: true,
             members: vec![],
             server: false,
+            sealed: false,
         };
         assert_eq!(
             Placement::new(2, 2, &alone).unwrap_err(),
@@ -264,10 +278,42 @@ mod tests {
                 direct: true,
                 members: vec![],
                 server: true,
+                sealed: false,
             };
             let p = Placement::new(k, k, &c).unwrap();
             for (index, carrier) in p.iter() {
                 assert!(carrier != Carrier::Server || index.get() < k);
+            }
+        }
+    }
+
+    #[test]
+    fn a_sealed_message_may_go_all_by_the_direct_link_and_members_still_get_less_than_k() {
+        for n in 2..=9u8 {
+            for k in 2..=n {
+                for members in 0..=4 {
+                    let c = Carriers {
+                        direct: true,
+                        members: ids(members),
+                        server: true,
+                        sealed: true,
+                    };
+                    let mut p = Placement::new(n, k, &c).unwrap();
+                    assert_eq!(p.iter().count(), usize::from(n), "every share has a place");
+                    assert_eq!(p.given(Carrier::Server), 0, "the server is not needed");
+                    // every member is lost
+                    let alone = Carriers {
+                        members: vec![],
+                        ..c
+                    };
+                    let moved: Vec<_> = p.iter().filter(|(_, c)| *c != Carrier::Direct).collect();
+                    for (index, _) in moved {
+                        assert_eq!(p.relocate(index, &alone), Some(Carrier::Direct));
+                    }
+                    for (carrier, count) in &p.given {
+                        assert!(*carrier == Carrier::Direct || *count < usize::from(k));
+                    }
+                }
             }
         }
     }
@@ -278,6 +324,7 @@ mod tests {
             direct: true,
             members: ids(1),
             server: false,
+            sealed: false,
         };
         let mut p = Placement::new(3, 2, &c).unwrap();
         assert_eq!(p.iter().count(), 2);
@@ -285,6 +332,7 @@ mod tests {
             direct: true,
             members: vec![],
             server: false,
+            sealed: false,
         };
         let at_member = p.iter().find(|(_, c)| *c != Carrier::Direct).unwrap().0;
         assert_eq!(

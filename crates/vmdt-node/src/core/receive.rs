@@ -11,6 +11,7 @@ use vmdt_pool::{
     Announced, Announcement, CollectorEvent, Placement as Placed, PoolEvent, ShareOutcome,
 };
 use vmdt_ssms::Share;
+use vmdt_ssms::v2::Position;
 use vmdt_wire::{
     ContentType, ErrorCode, FlowId, Message, MessageId, MessageName, NodeId, ShareEntry,
     SharePoolAdd,
@@ -108,6 +109,8 @@ pub(crate) fn add_line(ann: &Announcement) -> Message {
         active: u16::try_from(active.len()).unwrap_or(u16::MAX),
         content: ContentType::Stream,
         filename: format!("{}.{}", ann.label, ann.k),
+        version: ann.version,
+        details: ann.details.to_vec(),
         shares: active
             .into_iter()
             .chain(frozen)
@@ -153,6 +156,10 @@ pub(crate) fn read_add_line(add: &SharePoolAdd) -> Option<Announcement> {
         shares: shares?,
         label: label.to_owned(),
         content: 0,
+        version: add.version,
+        details: Bytes::copy_from_slice(&add.details),
+        sealed: !add.details.is_empty(),
+        ..Announcement::default()
     })
 }
 
@@ -220,6 +227,7 @@ impl Core {
                     }
                 }
             }
+            Message::Profile { id, profile } => self.on_profile(now, id, &profile),
             _ => self.stats.bad_lines += 1,
         }
     }
@@ -249,8 +257,14 @@ impl Core {
         let _ = self.early.take(id);
     }
 
-    fn on_announcement(&mut self, now: Instant, from: NodeId, ann: Announcement) {
+    fn on_announcement(&mut self, now: Instant, from: NodeId, mut ann: Announcement) {
         let message = ann.message;
+        let forwarded = from != ann.sender;
+        if forwarded && !ann.details.is_empty() {
+            // what is signed is true whoever brings it; where shares are is the sender's to say,
+            // and a holder's word counts while there is none of the sender
+            ann.version = 0;
+        }
         let known = self
             .member
             .roster()
@@ -259,6 +273,21 @@ impl Core {
             self.stats.bad_lines += 1;
             return;
         }
+        let details = match &self.seal {
+            None if ann.details.is_empty() => None,
+            None => {
+                self.stats.bad_lines += 1;
+                return;
+            }
+            Some(seal) => match seal.check(now, &ann, self.pool.announcement(message)) {
+                Ok(details) => details,
+                Err(error) => {
+                    self.stats.bad_lines += 1;
+                    tracing::debug!(%error, "an announcement was refused");
+                    return;
+                }
+            },
+        };
         if ann.receiver != self.config.id {
             match self.pool.add(now, from, &ann) {
                 Ok(_) => {
@@ -288,7 +317,24 @@ impl Core {
             self.send_line(now, ann.sender, line);
             return;
         }
-        match self.collector.announce(now, &ann) {
+        if !self.collector.is_ended(message)
+            && let Some((seal, details)) = self.seal.as_mut().zip(details)
+            && let Err(error) = seal.expect(&ann, transfer, details)
+        {
+            self.stats.bad_lines += 1;
+            if error == super::seal::Refused::NoKey && from == ann.sender {
+                let error = TransferError::Local(error.to_string());
+                self.tell_refusal(now, from, transfer, &error);
+                self.send_profile(now, from);
+            }
+            return;
+        }
+        let announced = if forwarded && ann.details.is_empty() {
+            self.collector.announce_from(now, from, &ann)
+        } else {
+            self.collector.announce(now, &ann)
+        };
+        match announced {
             Ok(Announced::AlreadyDelivered) => self.acknowledge_again(now, &ann, transfer),
             Ok(_) => {
                 let sender = ann.sender;
@@ -311,6 +357,11 @@ impl Core {
             Err(error) => {
                 self.stats.bad_lines += 1;
                 tracing::debug!(%error, "an announcement was refused");
+                if !self.labels.contains_key(&message)
+                    && let Some(seal) = &mut self.seal
+                {
+                    seal.forget(message);
+                }
             }
         }
     }
@@ -386,7 +437,10 @@ impl Core {
         index: NonZeroU8,
         octets: Bytes,
     ) {
-        let digest = digest_of(&[&octets]);
+        let digest = match &self.seal {
+            Some(_) => super::seal::share_digest(&octets),
+            None => digest_of(&[&octets]),
+        };
         if let Err(error) = self.pool.store(now, from, message, index, octets, digest) {
             self.tell_no_room(now, from, message, &error.to_string());
         }
@@ -415,7 +469,13 @@ impl Core {
         octets: Bytes,
     ) {
         let len = octets.len();
-        let digest = digest_of(&[&octets]);
+        let digest = match &mut self.seal {
+            // what is not genuine has no digest that was announced
+            Some(seal) => seal
+                .add(message, index, octets.clone())
+                .unwrap_or_default(),
+            None => digest_of(&[&octets]),
+        };
         match self
             .collector
             .share(now, from, message, index, octets, digest)
@@ -516,36 +576,97 @@ impl Core {
             }
             CollectorEvent::Revoked { message } | CollectorEvent::Expired { message } => {
                 self.labels.remove(&message);
+                if let Some(seal) = &mut self.seal {
+                    seal.forget(message);
+                }
             }
             _ => {}
         }
     }
 
     fn rebuild(&mut self, now: Instant, message: MessageId, shares: Vec<(NonZeroU8, Bytes)>) {
+        if let Some(opened) = self.seal.as_mut().and_then(|seal| seal.open(message)) {
+            return match opened {
+                Ok((position, plain)) => {
+                    self.rebuilt(now, message, Some(position), plain.into());
+                }
+                // every share was genuine: it is the sender's doing
+                Err(error) => {
+                    tracing::debug!(%error, "genuine shares do not make a message");
+                    self.collector.delivered(now, message);
+                    if let Some(expected) = self.labels.remove(&message) {
+                        self.malformed_segment(now, &expected);
+                    }
+                }
+            };
+        }
         let parsed: Result<Vec<Share>, _> = shares
             .into_iter()
             .map(|(_, octets)| Share::parse(octets))
             .collect();
-        let plain = match parsed
+        match parsed
             .map_err(|e| e.to_string())
             .and_then(|shares| vmdt_ssms::reconstruct(&shares).map_err(|e| e.to_string()))
         {
-            Ok(plain) => Bytes::from(plain),
+            Ok(plain) => self.rebuilt(now, message, None, Bytes::from(plain)),
             Err(error) => {
                 tracing::debug!(error, "shares do not make a message");
                 self.collector.failed(now, message);
-                return;
             }
+        }
+    }
+
+    /// The sender made a segment that can't be used.
+    fn malformed_segment(&mut self, now: Instant, expected: &Expected) {
+        let error = TransferError::Malformed {
+            peer: expected.sender,
+            what: "a segment does not open, or contradicts what was signed about it",
         };
+        match self
+            .incoming_by_id
+            .get(&(expected.sender, expected.transfer))
+        {
+            Some(handle) => self.fail_incoming(now, *handle, error),
+            None => {
+                self.tell_refusal(now, expected.sender, expected.transfer, &error);
+                self.remember_ended(expected.sender, expected.transfer, false);
+                self.event(Event::ReceiveFailed {
+                    id: expected.transfer,
+                    from: expected.sender,
+                    error,
+                });
+            }
+        }
+    }
+
+    /// The octets of a message are here. In profile 1.1 its sender signed where they stand.
+    fn rebuilt(
+        &mut self,
+        now: Instant,
+        message: MessageId,
+        position: Option<Position>,
+        plain: Bytes,
+    ) {
         self.collector.delivered(now, message);
         let Some(expected) = self.labels.remove(&message) else {
             return;
         };
         self.stop_arriving(now, message);
         match Envelope::parse(&plain) {
-            Ok((envelope, at)) if envelope.transfer == expected.transfer => {
+            Ok((envelope, at))
+                if envelope.transfer == expected.transfer
+                    && position.is_none_or(|p| {
+                        (p.number, p.offset, p.last)
+                            == (
+                                u64::from(envelope.number),
+                                envelope.offset,
+                                envelope.last.is_some(),
+                            )
+                    }) =>
+            {
                 self.on_segment(now, message, &expected, envelope, plain.slice(at..));
             }
+            _ if position.is_some() => self.malformed_segment(now, &expected),
             _ => self.stats.bad_lines += 1,
         }
     }
@@ -805,6 +926,9 @@ impl Core {
     fn end_incoming(&mut self, handle: u64, whole: bool) -> Option<Incoming> {
         let incoming = self.incoming.remove(&handle)?;
         self.incoming_by_id.remove(&(incoming.from, incoming.id));
+        if let Some(seal) = &mut self.seal {
+            seal.forget_transfer(incoming.from, incoming.id);
+        }
         self.remember_ended(incoming.from, incoming.id, whole);
         Some(incoming)
     }

@@ -13,7 +13,7 @@ use super::config::MAX_WINDOW;
 use super::envelope::Kind;
 use super::event::{Paths, TransferError};
 use super::links::Parcel;
-use super::outgoing::{Outgoing, Source, Unplaced};
+use super::outgoing::{Outgoing, Problem, Source, Unplaced};
 use super::placement::{Carrier, Carriers};
 use super::{Core, Event, Output};
 
@@ -79,7 +79,13 @@ impl Core {
             .zip(u8::try_from(info.n).ok())
             .and_then(|(k, n)| Threshold::new(k, n).ok())
             .ok_or(TransferError::UnknownPeer { peer: to })?;
-        let open = !self.speaks_rdt(to);
+        let open = !to.is_sealed() && (self.seal.is_some() || !self.speaks_rdt(to));
+        if to.is_sealed() && self.seal.is_none() {
+            return Err(TransferError::Profile {
+                peer: to,
+                what: "it speaks profile 1.1 only, and this node 1.0 only",
+            });
+        }
         if open {
             self.check_open(to, cluster)?;
         }
@@ -107,6 +113,8 @@ impl Core {
             shrunk: now,
             paths: Paths::new(),
             last_problem: None,
+            sealed: to.is_sealed(),
+            seal: None,
         };
         if !open {
             // fail at once, not after the first octets were read
@@ -177,7 +185,9 @@ impl Core {
         Carriers {
             direct: !self.path_is_down(out.to),
             members,
-            server: self.config.allow_relay && self.member.is_registered(),
+            // a sealed session through the server is a path like any other
+            server: !out.sealed && self.config.allow_relay && self.member.is_registered(),
+            sealed: out.sealed,
         }
     }
 
@@ -222,17 +232,36 @@ impl Core {
         }
         let carriers = self.carriers_for(out);
         let retry_after = self.config.retry_after;
+        let to = out.to;
+        if out.sealed && out.seal.is_none() {
+            let seal = self
+                .seal
+                .as_ref()
+                .and_then(|seal| seal.begin(now, to, id, &mut self.rng));
+            let known = seal.is_some();
+            if let Some(out) = self.outgoing.get_mut(&id) {
+                out.seal = seal;
+                if !known {
+                    out.last_problem = Some(Problem::NoProfile);
+                }
+            }
+            if !known {
+                self.want_profile(now, to);
+                return;
+            }
+        }
         let Some(out) = self.outgoing.get_mut(&id) else {
             return;
         };
-        match out.spread(now, retry_after, &carriers, &mut self.rng) {
+        let identity = self.seal.as_ref().map(super::seal::Seal::identity);
+        match out.spread(now, retry_after, &carriers, identity, &mut self.rng) {
             Ok(Some(spread)) => {
                 out.last_problem = None;
                 for (index, carrier) in spread.placement.iter() {
                     if let Some(own) = spread.shares.get(&index)
                         && (spread.active.contains(&index) || carrier != Carrier::Direct)
                     {
-                        out.carried(carrier, own.share.len());
+                        out.carried(carrier, own.len());
                     }
                 }
                 let message = spread.id;
@@ -241,7 +270,9 @@ impl Core {
                 self.hand_out(now, message);
             }
             Ok(None) => {}
-            Err(TransferError::Placement(problem)) => out.last_problem = Some(problem),
+            Err(TransferError::Placement(problem)) => {
+                out.last_problem = Some(Problem::Placement(problem));
+            }
             Err(error) => self.fail_outgoing(now, id, error, true),
         }
     }
@@ -273,10 +304,7 @@ impl Core {
                 };
                 let due = due && !own.sent && own.not_before.is_none_or(|at| at <= now);
                 due.then(|| {
-                    let parts = vec![
-                        Bytes::copy_from_slice(own.share.head()),
-                        own.share.body().clone(),
-                    ];
+                    let parts = vec![own.head.clone(), own.body.clone()];
                     (
                         carrier,
                         Parcel {
@@ -372,10 +400,11 @@ impl Core {
             let candidates: Vec<NonZeroU8> = gone.into_iter().chain(homeless).collect();
             for index in candidates {
                 if let Some(carrier) = spread.placement.relocate(index, &carriers) {
+                    spread.version = spread.version.saturating_add(1);
                     spread.active.insert(index);
                     if let Some(own) = spread.shares.get_mut(&index) {
                         own.sent = false;
-                        moved.push((carrier, own.share.len()));
+                        moved.push((carrier, own.len()));
                     }
                 }
             }
@@ -412,6 +441,7 @@ impl Core {
             return;
         };
         let moved = spread.placement.relocate(index, &carriers).is_some();
+        spread.version = spread.version.saturating_add(u32::from(moved));
         if let Some(own) = spread.shares.get_mut(&index) {
             own.sent = false;
             // it may have room later, if nobody else has now
@@ -474,7 +504,7 @@ impl Core {
         if let Some(own) = spread.shares.get_mut(&index) {
             own.sent = false;
             own.not_before = Some(now + REFUSED_PAUSE);
-            let octets = own.share.len().min(spread.relayed);
+            let octets = own.len().min(spread.relayed);
             spread.relayed -= octets;
             self.relayed = self.relayed.saturating_sub(octets);
         }
@@ -493,6 +523,7 @@ impl Core {
             return;
         }
         let first = spread.active.insert(index);
+        spread.version = spread.version.saturating_add(u32::from(first));
         let to = spread.to;
         let under_way = self
             .peers
@@ -508,7 +539,7 @@ impl Core {
             if !under_way {
                 own.sent = false;
             }
-            (spread.transfer, own.share.len())
+            (spread.transfer, own.len())
         };
         if first && let Some(out) = self.outgoing.get_mut(&transfer) {
             out.carried(Carrier::Direct, octets);
@@ -652,7 +683,12 @@ impl Core {
             let still = now.saturating_duration_since(out.moved);
             if still >= self.config.stall_timeout {
                 let error = match out.last_problem {
-                    Some(problem) => TransferError::Placement(problem),
+                    Some(Problem::Placement(problem)) => TransferError::Placement(problem),
+                    Some(Problem::NoProfile) => TransferError::Profile {
+                        peer: out.to,
+                        what: "its key is not known: neither the server nor the node itself has \
+                               told it",
+                    },
                     None => self.stalled(id, Duration::from_secs(still.as_secs())),
                 };
                 self.fail_outgoing(now, id, error, true);
@@ -693,6 +729,7 @@ impl Core {
         let wait = self.config.retry_after * 2u32.saturating_pow(spread.attempts.min(2));
         spread.retry_at = now + wait;
         let mut frozen = Vec::new();
+        spread.version = spread.version.saturating_add(1);
         for (index, carrier) in spread.placement.iter() {
             if spread.active.insert(index)
                 && let Carrier::Member(holder) = carrier

@@ -18,8 +18,11 @@ use bytes::Bytes;
 use vmdt_control::{
     ConnId, MemberOutput, Registry, RegistryConfig, RegistryOutput, Reply, Request, RequestId,
 };
-use vmdt_node::core::{Core, CoreConfig, Event, Kind, Output, Receipt, SinkOp, TransferError};
+use vmdt_node::core::{ClusterPlan, Core, Sealing, CoreConfig, Event, Kind, Output, Receipt, SinkOp, TransferError};
 use vmdt_node::{ClusterId, MessageId, NodeId};
+use vmdt_seal::identity::SecretIdentity;
+use vmdt_seal::invite::{InviteTerms, Rights};
+use vmdt_seal::ticket::ServerAddress;
 use vmdt_testkit::{
     Clock, HostId, LinkConfig, Network, NetworkEvent, SimRng, StreamEnd, StreamEvent,
     StreamEventKind,
@@ -28,6 +31,8 @@ use vmdt_wire::{ClusterOptions, Packet, PacketType};
 
 pub const PORT: u16 = 4000;
 pub const SERVER_PORT: u16 = 8080;
+/// Where the wall clocks begin.
+const UNIX_MS: u64 = 1_790_000_000_000;
 
 /// One end of an emulated TCP connection, with what it could not write yet.
 struct Pipe {
@@ -102,8 +107,19 @@ impl Host {
 }
 
 impl World {
-    /// A world of `count` nodes, each with the settings that `tune` gives it.
+    /// A world of `count` nodes of profile 1.1, each with the settings that `tune` gives it.
     pub fn new(seed: u64, count: usize, link: LinkConfig, tune: impl Fn(&mut CoreConfig)) -> World {
+        World::of(true, seed, count, link, tune)
+    }
+
+    /// The same of either profile.
+    pub fn of(
+        sealed: bool,
+        seed: u64,
+        count: usize,
+        link: LinkConfig,
+        tune: impl Fn(&mut CoreConfig),
+    ) -> World {
         let rng = SimRng::from_seed(seed);
         let clock = Clock::new();
         let mut network = Network::new(clock.now(), &rng.fork("network"));
@@ -117,10 +133,12 @@ impl World {
         let host = network.add_host(server_ip);
         let address = SocketAddr::new(server_ip, SERVER_PORT);
         network.listen(address);
+        let mut registry = Registry::new(RegistryConfig::default(), rng.fork("registry").seed32());
+        registry.handle_clock(clock.now(), UNIX_MS);
         let server = ServerHost {
             host,
             address,
-            registry: Registry::new(RegistryConfig::default(), rng.fork("registry").seed32()),
+            registry,
             pipes: BTreeMap::new(),
             conns: BTreeMap::new(),
             next: 0,
@@ -129,8 +147,15 @@ impl World {
         for i in 0..count {
             let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 1, i as u8 + 1));
             let host = network.add_host(ip);
-            let id: NodeId = format!("node{i}").parse().unwrap();
-            let mut config = CoreConfig::new(id, PORT, vec![address]);
+            let mut config = if sealed {
+                let seed = rng.fork_indexed("identity", i as u64).seed32();
+                let identity = SecretIdentity::from_seed(&seed);
+                let sealing = Sealing::new(identity, clock.now(), UNIX_MS);
+                CoreConfig::sealed(sealing, PORT, vec![address])
+            } else {
+                CoreConfig::new(format!("node{i}").parse().unwrap(), PORT, vec![address])
+            };
+            let id = config.id();
             tune(&mut config);
             let seed = rng.fork_indexed("core", i as u64).seed32();
             hosts.push(Host {
@@ -211,6 +236,9 @@ impl World {
 
     /// A cluster of all nodes; returns when it is ready for all of them.
     pub fn cluster(&mut self, n: u16, k: u16, open_peers: bool) -> ClusterId {
+        if self.id(0).is_sealed() {
+            return self.sealed_cluster(n, k);
+        }
         let max_members = Some(u16::try_from(self.hosts.len()).unwrap().max(n + 1));
         let options = Some(ClusterOptions {
             open_peers,
@@ -230,6 +258,11 @@ impl World {
             let reply = self.reply(i, request);
             assert!(matches!(reply, Ok(Reply::Joined { .. })), "{reply:?}");
         }
+        self.until_ready(cluster);
+        cluster
+    }
+
+    fn until_ready(&mut self, cluster: ClusterId) {
         let everyone = self.hosts.len();
         self.run_until(Duration::from_secs(60), |w| {
             w.hosts.iter().all(|h| {
@@ -240,6 +273,37 @@ impl World {
             })
         })
         .expect("the cluster becomes ready");
+    }
+
+    /// The same of profile 1.1.
+    fn sealed_cluster(&mut self, n: u16, k: u16) -> ClusterId {
+        let plan = ClusterPlan {
+            k: k as u8,
+            n: n as u8,
+            name: "test".into(),
+            listed: false,
+        };
+        let request = self.with(0, |core, now| core.create_sealed(now, &plan).unwrap());
+        let cluster = match self.reply(0, request) {
+            Ok(Reply::Created { cluster }) => cluster,
+            other => panic!("no cluster: {other:?}"),
+        };
+        let terms = InviteTerms {
+            rights: Rights::MEMBER,
+            expires_ms: u64::MAX,
+            max_uses: 0,
+        };
+        let server = SecretIdentity::from_seed(&[7; 32]).public();
+        let servers = vec![ServerAddress::Ip(self.server.address)];
+        let ticket = self.with(0, |core, _| {
+            core.invite(cluster, &terms, servers, server).unwrap()
+        });
+        for i in 1..self.hosts.len() {
+            let request = self.with(i, |core, now| core.join_sealed(now, &ticket).unwrap());
+            let reply = self.reply(i, request);
+            assert!(matches!(reply, Ok(Reply::Joined { .. })), "{reply:?}");
+        }
+        self.until_ready(cluster);
         cluster
     }
 
@@ -388,7 +452,15 @@ impl World {
                 };
                 server.pipes.insert(conn, pipe);
                 server.conns.insert(event.end, conn);
-                server.registry.handle_open(now, conn, peer);
+                // TLS would prove it
+                let proven = self
+                    .hosts
+                    .iter()
+                    .find(|h| h.address.ip() == peer.ip() && h.id.is_sealed());
+                match proven {
+                    Some(host) => server.registry.handle_open_as(now, conn, peer, host.id),
+                    None => server.registry.handle_open(now, conn, peer),
+                }
             }
             StreamEventKind::Data(bytes) => {
                 if let Some(conn) = server.conns.get(&event.end) {
@@ -579,6 +651,9 @@ impl World {
             .rng
             .fork_indexed("core again", (i as u64) << 32 | host.lives)
             .seed32();
+        if let Some(prekeys) = host.core.prekeys() {
+            host.config.set_prekeys(prekeys.clone());
+        }
         host.core = Core::new(host.config.clone(), seed);
         host.alive = true;
         host.core.handle_timeout(now);
@@ -620,7 +695,9 @@ impl World {
         let ends: Vec<NodeId> = ends.iter().map(|i| self.id(*i)).collect();
         let mut held: BTreeMap<(NodeId, MessageId), BTreeSet<u16>> = BTreeMap::new();
         for ((from, to, message), shares) in &self.carriage {
-            if shares.len() >= k {
+            // the direct link may, when the message is sealed to its receiver
+            let direct = from.is_sealed() && ends.contains(from) && ends.contains(to);
+            if shares.len() >= k && !direct {
                 return Err(format!("{from} -> {to} carried {shares:?} of {message}"));
             }
             held.entry((*to, *message)).or_default().extend(shares);

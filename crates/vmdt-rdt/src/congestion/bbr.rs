@@ -12,16 +12,17 @@
 //! shows in the round-trip time before it drops, and its losses come and go with what is in
 //! flight; random loss is there without any queue. So:
 //!
-//! - The *background loss* of the path is measured in rounds without a queue of ours: in startup
-//!   while the rate still grows, at the end of each draining phase and while probing the
-//!   round-trip time, provided that the round's smallest round-trip time is within an eighth of
-//!   the path's. It counts for at most a quarter, and fades when it can't be measured again.
+//! - The *background loss* of the path is measured in rounds without a queue of ours: at the end
+//!   of each draining phase and while probing the round-trip time, and there of the losses that come to light with ACKs whose round-trip time
+//!   is within an eighth of the path's smallest: what left before a queue was gone may be what
+//!   that queue dropped. It counts for at most a quarter, and fades when it can't be measured again.
 //! - A round is *congested* when its largest round-trip time shows a queue and it lost more than
 //!   the background loss and 2%, and so did the last few such rounds together by twice the
 //!   standard error of both measurements; or, whatever the round-trip time, when that is a quarter
 //!   more than the background (a policer, a very short queue). For a single round of 85 datagrams
 //!   at 6% that is some 14%, three standard deviations off, and four rounds together 11%; without
 //!   background loss it is little more than 2%.
+//! - A round in which the network marked a packet (ECN) is congested, whatever it lost.
 //! - A congested round bounds what may be in flight to seven tenths (BETA), ends a probe or the
 //!   startup, and lowers the rate until the next probe, as in the draft.
 //! - A rate sample counts what the background loss took with what was delivered: otherwise the
@@ -32,9 +33,11 @@
 use std::time::{Duration, Instant};
 
 use super::tally::Tally;
-use super::{Acked, Controller, ControllerFactory, Lost, RateSample};
+use super::{Acked, Controller, ControllerFactory, Lost, Marked, RateSample};
 
-const INITIAL_DATAGRAMS: u64 = 10;
+/// More than the ten of RFC 9002 section 7.2, as content networks have long sent: they leave paced
+/// over four tenths of a round trip, and finding the rate takes one round trip less.
+const INITIAL_DATAGRAMS: u64 = 32;
 const MINIMUM_DATAGRAMS: u64 = 4;
 const MAXIMUM_DATAGRAMS: u64 = 65_536;
 /// 4 ln 2: the smallest gain that doubles the rate each round.
@@ -74,7 +77,7 @@ const BUSY_MEMORY: f64 = 0.75;
 /// Losses in a round below which nothing is concluded.
 const MIN_LOST_DATAGRAMS: u64 = 3;
 
-/// Builds [`Bbr`] controllers. Windows: 10 datagrams at the start, at least 4, at most 65,536.
+/// Builds [`Bbr`] controllers. Windows: 32 datagrams at the start, at least 4, at most 65,536.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BbrConfig;
 
@@ -114,6 +117,10 @@ enum Phase {
 struct Round {
     delivered: u64,
     lost: u64,
+    /// The network marked a packet.
+    marked: bool,
+    /// What was lost and delivered where the round-trip time showed no queue.
+    calm: Tally,
     min_rtt: Option<Duration>,
     max_rtt: Duration,
     bw: u64,
@@ -157,6 +164,8 @@ pub struct Bbr {
     round: Round,
     background: Tally,
     busy: Tally,
+    /// Octets lost since the last ACK was judged.
+    fresh_lost: u64,
     aggregation: Aggregation,
 
     full_bw: u64,
@@ -194,6 +203,7 @@ impl Bbr {
             round: Round::default(),
             background: Tally::default(),
             busy: Tally::default(),
+            fresh_lost: 0,
             aggregation: Aggregation {
                 since: now,
                 acked: 0,
@@ -261,6 +271,7 @@ impl Bbr {
 
     // ---- what is learned from an ACK
 
+    #[allow(clippy::cast_precision_loss)]
     fn observe(&mut self, acked: &Acked, sample: &RateSample) {
         if sample.prior_delivered >= self.next_round {
             self.next_round = sample.delivered;
@@ -278,6 +289,15 @@ impl Bbr {
         }
         let rtt = acked.now.saturating_duration_since(acked.sent_at);
         self.observe_rtt(acked.now, rtt);
+        // Losses that come to light with this ACK left at about the time of what it acknowledges.
+        // Had there been a queue then, it may be what dropped them.
+        let lost = std::mem::take(&mut self.fresh_lost);
+        if rtt <= self.queue_rtt() {
+            self.round.calm.add(Tally {
+                lost: lost as f64,
+                total: (lost + acked.octets) as f64,
+            });
+        }
         self.observe_aggregation(acked);
     }
 
@@ -349,7 +369,6 @@ impl Bbr {
             total: (self.round.lost + self.round.delivered) as f64,
         };
         let queue = self.round.max_rtt > self.queue_rtt();
-        let standing = self.round.min_rtt.is_some_and(|rtt| rtt > self.queue_rtt());
         // Rounds with a queue are judged together with those before, so that a sender with few
         // datagrams per round sees what one with many does.
         if queue {
@@ -377,15 +396,15 @@ impl Bbr {
         };
         let enough = self.round.lost >= MIN_LOST_DATAGRAMS * self.datagram;
         let calm = match self.phase {
-            Phase::Startup => self.full_bw_rounds == 0,
             Phase::Down | Phase::Drain => self.drained,
             Phase::ProbeRtt => self.probe_rtt_until.is_some(),
             _ => false,
         };
-        if calm && !standing {
-            self.background.add(round);
+        if calm {
+            self.background.add(self.round.calm);
         }
-        let congested = enough && excess > limit;
+        // Marks are never random: one is the word of the network.
+        let congested = (enough && excess > limit) || self.round.marked;
         if congested {
             self.busy = Tally::default();
         }
@@ -642,6 +661,11 @@ impl Controller for Bbr {
 
     fn on_loss(&mut self, lost: &Lost) {
         self.round.lost += lost.octets;
+        self.fresh_lost += lost.octets;
+    }
+
+    fn on_marked(&mut self, _marked: &Marked) {
+        self.round.marked = true;
     }
 
     fn on_persistent_congestion(&mut self, now: Instant) {
@@ -662,6 +686,7 @@ impl Controller for Bbr {
 
     fn on_late_arrival(&mut self, _now: Instant, octets: u64) {
         self.round.lost = self.round.lost.saturating_sub(octets);
+        self.fresh_lost = self.fresh_lost.saturating_sub(octets);
     }
 
     fn window(&self) -> u64 {

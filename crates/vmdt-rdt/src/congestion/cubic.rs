@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Acked, Controller, ControllerFactory, Lost};
+use super::{Acked, Controller, ControllerFactory, Lost, Marked};
 
 /// Aggressiveness (RFC 9438 section 5).
 const C: f64 = 0.4;
@@ -118,6 +118,33 @@ impl Cubic {
         self.carry -= whole;
         self.window = self.window.saturating_add(whole as u64);
     }
+
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
+    fn reduce(&mut self, now: Instant) {
+        self.before = Some(Before {
+            window: self.window,
+            threshold: self.threshold,
+            w_max: self.w_max,
+            epoch: self.epoch,
+        });
+        self.recovery_start = Some(now);
+        let window = self.datagrams(self.window);
+        // Fast convergence (section 4.7).
+        self.w_max = if window < self.w_max {
+            window * (1.0 + BETA) / 2.0
+        } else {
+            window
+        };
+        let reduced = (self.window as f64 * BETA) as u64;
+        self.window = reduced.max(MINIMUM_DATAGRAMS * self.datagram);
+        self.threshold = self.window;
+        self.epoch = None;
+        self.carry = 0.0;
+    }
 }
 
 impl Controller for Cubic {
@@ -140,34 +167,18 @@ impl Controller for Cubic {
         self.window = self.window.min(MAXIMUM_DATAGRAMS * self.datagram);
     }
 
-    #[allow(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss
-    )]
     fn on_loss(&mut self, lost: &Lost) {
-        if self.in_recovery(lost.sent_at) {
-            return;
+        if !self.in_recovery(lost.sent_at) {
+            self.reduce(lost.now);
         }
-        self.before = Some(Before {
-            window: self.window,
-            threshold: self.threshold,
-            w_max: self.w_max,
-            epoch: self.epoch,
-        });
-        self.recovery_start = Some(lost.now);
-        let window = self.datagrams(self.window);
-        // Fast convergence (section 4.7).
-        self.w_max = if window < self.w_max {
-            window * (1.0 + BETA) / 2.0
-        } else {
-            window
-        };
-        let reduced = (self.window as f64 * BETA) as u64;
-        self.window = reduced.max(MINIMUM_DATAGRAMS * self.datagram);
-        self.threshold = self.window;
-        self.epoch = None;
-        self.carry = 0.0;
+    }
+
+    fn on_marked(&mut self, marked: &Marked) {
+        if !self.in_recovery(marked.sent_at) {
+            self.reduce(marked.now);
+            // A mark is never a mistake.
+            self.before = None;
+        }
     }
 
     fn on_persistent_congestion(&mut self, _now: Instant) {

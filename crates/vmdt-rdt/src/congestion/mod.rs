@@ -72,6 +72,19 @@ pub struct Lost {
     pub in_flight: u64,
 }
 
+/// What the network marked instead of dropping it (RFC 3168).
+#[derive(Clone, Copy, Debug)]
+pub struct Marked {
+    /// When the ACK that told was processed.
+    pub now: Instant,
+    /// When the newest packet this ACK acknowledges was sent.
+    pub sent_at: Instant,
+    /// Packets marked.
+    pub packets: u64,
+    /// Octets in flight after this ACK.
+    pub in_flight: u64,
+}
+
 /// Decides how many octets may be in flight.
 pub trait Controller: Debug + Send {
     /// A congestion-controlled packet left; `in_flight` counts it.
@@ -82,6 +95,17 @@ pub trait Controller: Debug + Send {
 
     /// Packets were declared lost.
     fn on_loss(&mut self, lost: &Lost);
+
+    /// Packets arrived with the mark of congestion. By default as if one had been lost, which is
+    /// what RFC 3168 asks for.
+    fn on_marked(&mut self, marked: &Marked) {
+        self.on_loss(&Lost {
+            now: marked.now,
+            sent_at: marked.sent_at,
+            octets: 0,
+            in_flight: marked.in_flight,
+        });
+    }
 
     /// Every packet over a long period was lost (RFC 9002 section 7.6).
     fn on_persistent_congestion(&mut self, now: Instant);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Acked, Controller, ControllerFactory, Lost};
+use super::{Acked, Controller, ControllerFactory, Lost, Marked};
 use crate::error::ConfigError;
 
 /// Numbers of the AIMD controller, in datagrams and percent.
@@ -28,6 +28,21 @@ impl Default for NewRenoConfig {
 }
 
 impl NewRenoConfig {
+    /// AIMD with the numbers of the protocol's first implementations, which count in KiB: a window
+    /// of 32 KiB at the start, at least 8 KiB, at most 128 KiB, in datagrams of 1,472 octets; one
+    /// more for each window acknowledged, half of it after a loss. A window of 128 KiB carries
+    /// 21 Mbit/s at 50 ms. [`Config::set_loss_detection`](crate::Config::set_loss_detection)
+    /// chooses between their two detectors of loss.
+    #[must_use]
+    pub fn aimd() -> Self {
+        Self {
+            initial: 23,
+            minimum: 6,
+            maximum: 89,
+            ..Self::default()
+        }
+    }
+
     /// Window bounds in datagrams: at the start, at least, at most. Default 10, 4, 65,536. The
     /// minimum keeps a path with random loss from starving: it is never less than four.
     ///
@@ -133,6 +148,15 @@ impl NewReno {
     fn in_recovery(&self, sent_at: Instant) -> bool {
         self.recovery_start.is_some_and(|start| sent_at <= start)
     }
+
+    fn reduce(&mut self, now: Instant) {
+        self.before = Some((self.window, self.threshold));
+        self.recovery_start = Some(now);
+        let reduced = self.window / 100 * u64::from(self.config.decrease_percent);
+        self.window = reduced.max(self.minimum());
+        self.threshold = self.window;
+        self.counted = 0;
+    }
 }
 
 impl Controller for NewReno {
@@ -162,12 +186,16 @@ impl Controller for NewReno {
         if self.in_recovery(lost.sent_at) {
             return;
         }
-        self.before = Some((self.window, self.threshold));
-        self.recovery_start = Some(lost.now);
-        let reduced = self.window / 100 * u64::from(self.config.decrease_percent);
-        self.window = reduced.max(self.minimum());
-        self.threshold = self.window;
-        self.counted = 0;
+        self.reduce(lost.now);
+    }
+
+    fn on_marked(&mut self, marked: &Marked) {
+        if self.in_recovery(marked.sent_at) {
+            return;
+        }
+        self.reduce(marked.now);
+        // A mark is never a mistake.
+        self.before = None;
     }
 
     fn on_persistent_congestion(&mut self, _now: Instant) {
@@ -286,6 +314,26 @@ pub(super) mod tests {
         ack.app_limited = true;
         reno.on_ack(&ack);
         assert_eq!(reno.window(), 10 * DATAGRAM);
+    }
+
+    #[test]
+    fn aimd_counts_in_kibibytes() {
+        let mut reno = NewReno::new(NewRenoConfig::aimd(), DATAGRAM);
+        let near = |window: u64, kib: u64| window.abs_diff(kib << 10) <= DATAGRAM;
+        assert!(near(reno.window(), 32));
+        let t = base();
+        let ms = Duration::from_millis(1);
+        for round in 0..20 {
+            reno.on_ack(&acked(t + ms * (round + 1), t + ms * round, reno.window()));
+        }
+        assert!(near(reno.window(), 128));
+        for round in 0..10 {
+            reno.on_loss(&lost(
+                t + ms * (101 + round * 2),
+                t + ms * (100 + round * 2),
+            ));
+        }
+        assert!(near(reno.window(), 8));
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! A session: everything two peers share. A machine inside the endpoint's machine.
 //!
-//! Weaknesses of the open profile: a datagram is taken as the peer's when its session id and
+//! Weaknesses of the open profile, which a sealed session does not have: a datagram is taken as the peer's when its session id and
 //! source id match, so whoever sees one datagram can forge others, and can move the session to
 //! another address.
 
+mod protection;
 mod receive;
 mod recovery;
 mod timers;
+mod trace;
 mod transmit;
 
+pub(crate) use protection::Protection;
 pub(crate) use transmit::write_syn;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +21,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rand_chacha::ChaCha12Rng;
+use vmdt_seal::identity::Credential;
+use vmdt_seal::session::{Initiator, Step};
 use vmdt_wire::segment::{Fin, FinKind, Syn, SynKind};
 use vmdt_wire::{FlowId, NodeId};
 
@@ -25,6 +31,7 @@ use crate::ack::AckState;
 use crate::config::{Config, HEADER_OCTETS};
 use crate::congestion::Controller;
 use crate::delivery_rate::DeliveryRate;
+use crate::ecn::{EcnReceived, EcnSender};
 use crate::error::WriteError;
 use crate::event::{CloseReason, Event};
 use crate::limiter::{RateLimit, TokenBucket};
@@ -36,6 +43,7 @@ use crate::rtt::RttEstimator;
 use crate::send_flow::Priority;
 use crate::send_flows::{SendFlows, SendLimits};
 use crate::sent::{SentPackets, Settled};
+use crate::skip::Skips;
 use crate::state::{SessionState, StateCell, Transition};
 use crate::stats::PathStats;
 
@@ -56,6 +64,8 @@ struct Offer {
     sample_from: Option<Instant>,
     sent: u32,
     last_sent: Option<Instant>,
+    /// Repeat it at once, beside the regular repetitions.
+    hurry: bool,
 }
 
 /// An end of session under way.
@@ -67,6 +77,20 @@ struct Closing {
     /// Next repetition of our own FIN.
     again_at: Option<Instant>,
     until: Instant,
+}
+
+/// A peer's address, until it has acknowledged something that was sent there (RFC 9000 section
+/// 8.2): no more than three times of what came from it is sent.
+#[derive(Clone, Copy, Debug)]
+struct Unproven {
+    received: u64,
+    sent: u64,
+    /// What is acknowledged from this number on proves it.
+    from: u64,
+    /// A HEARTBEAT that asks for the proof has to be sent.
+    challenge: bool,
+    /// The last address that was proven, and when to return to it.
+    back: Option<(SocketAddr, Instant)>,
 }
 
 /// A reset or stop the peer has not acknowledged.
@@ -83,6 +107,17 @@ struct LossEpoch {
     start: Option<Instant>,
     first_number: u64,
     lost: u64,
+}
+
+/// What became of a message to a side that offers.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// It answers nothing.
+    Refused,
+    /// It was expected.
+    Known,
+    /// The session is established with this peer.
+    Established(Box<Credential>),
 }
 
 /// One peer.
@@ -108,6 +143,9 @@ pub(crate) struct Session {
     /// The user's limit.
     limiter: Option<Box<TokenBucket>>,
     sent: SentPackets,
+    skips: Skips,
+    ecn: EcnSender,
+    ecn_received: EcnReceived,
     epoch: LossEpoch,
     pto_count: u32,
     probes: u8,
@@ -125,6 +163,14 @@ pub(crate) struct Session {
     heartbeat: Option<FlowId>,
 
     offer: Option<Offer>,
+    /// The handshake of an offer in profile 1.1.
+    initiator: Option<Box<Initiator>>,
+    /// Where else to send the offer, once.
+    offer_also: Option<SocketAddr>,
+    /// In profile 1.1, once established.
+    protection: Option<Box<Protection>>,
+    /// Set while the peer's address is not proven.
+    unproven: Option<Unproven>,
     /// An accept to send: where, and the offer's session id.
     accept: Option<(SocketAddr, NonZeroU32)>,
     closing: Option<Closing>,
@@ -143,10 +189,11 @@ pub(crate) struct Session {
     settled: Vec<Settled>,
     stats: PathStats,
 
+    #[cfg(feature = "qlog")]
+    log: Option<Box<crate::qlog::Log>>,
+
     /// In the endpoint's transmit queue.
     pub(crate) queued: bool,
-    /// Deadline registered with the endpoint.
-    pub(crate) timer: Option<Instant>,
 }
 
 impl Session {
@@ -170,7 +217,7 @@ impl Session {
             state,
             local_id,
             remote_id: 0,
-            max_payload: usize::from(payload) - config.integrity.trailer_octets(),
+            max_payload: usize::from(payload) - config.trailer_octets(),
             mtu: PathMtu::new(now, payload, payload),
             oversized_until: None,
             idle_timeout: config.idle_timeout,
@@ -181,6 +228,9 @@ impl Session {
             limiter: None,
             // One span of room keeps the expansion of wrapped numbers positive.
             sent: SentPackets::new((1 << 32) + u64::from(start)),
+            skips: Skips::new(),
+            ecn: EcnSender::new(config.ecn),
+            ecn_received: EcnReceived::default(),
             epoch: LossEpoch::default(),
             pto_count: 0,
             probes: 0,
@@ -205,6 +255,10 @@ impl Session {
             next_notice: 0,
             heartbeat: None,
             offer: None,
+            initiator: None,
+            offer_also: None,
+            protection: None,
+            unproven: None,
             accept: None,
             closing: None,
             ended: false,
@@ -218,8 +272,9 @@ impl Session {
             events: VecDeque::new(),
             settled: Vec::new(),
             stats: PathStats::default(),
+            #[cfg(feature = "qlog")]
+            log: None,
             queued: false,
-            timer: None,
             config,
         }
     }
@@ -240,6 +295,7 @@ impl Session {
             sample_from: None,
             sent: 0,
             last_sent: None,
+            hurry: false,
         };
         let state = StateCell::connecting();
         let mut session = Self::new(now, config, ids, address, local_id, start, state);
@@ -267,8 +323,131 @@ impl Session {
         session
     }
 
+    /// Seals the session from now on.
+    pub(crate) fn protect(&mut self, protection: Protection) {
+        self.protection = Some(Box::new(protection));
+    }
+
+    /// Offers by this handshake.
+    pub(crate) fn offer_by(&mut self, initiator: Initiator) {
+        self.initiator = Some(Box::new(initiator));
+    }
+
+    /// Sends the offer also to where an offer of the peer came from.
+    pub(crate) fn offer_also_to(&mut self, now: Instant, address: SocketAddr) {
+        if address != self.address {
+            self.offer_also = Some(address);
+        }
+        self.hurry(now);
+    }
+
+    /// Takes an answer to our offer, of so many octets.
+    pub(crate) fn on_answer(
+        &mut self,
+        now: Instant,
+        (from, octets): (SocketAddr, usize),
+        (own, rng): (u32, &mut ChaCha12Rng),
+        message: &[u8],
+    ) -> Taken {
+        let Some(initiator) = &mut self.initiator else {
+            if own != self.remote_id || self.protection.is_none() {
+                return Taken::Refused;
+            }
+            self.ask_confirmation(now, from, octets);
+            return Taken::Known;
+        };
+        match initiator.read(message, rng) {
+            Ok(Step::OfferAgain) => {
+                if from != self.address {
+                    // Nothing shows yet that the peer is there, so our address for it stays.
+                    self.offer_also = Some(from);
+                } else if let Some(offer) = &mut self.offer {
+                    offer.hurry = true;
+                }
+                Taken::Known
+            }
+            Ok(Step::Established(established)) => {
+                let echo = SynKind::Accept {
+                    echo: self.local_id,
+                };
+                let Ok(syn) = Syn::parse(&established.params) else {
+                    return Taken::Refused;
+                };
+                if syn.kind != echo {
+                    return Taken::Refused;
+                }
+                let keys = established.keys.into_packet_keys(now);
+                self.initiator = None;
+                self.offer_also = None;
+                self.protect(Protection::offered(now, keys, established.confirm));
+                let expected = from == self.address;
+                self.on_accept(now, from, &syn);
+                if !expected {
+                    self.doubt(octets);
+                }
+                Taken::Established(Box::new(established.peer))
+            }
+            Err(_) => Taken::Refused,
+        }
+    }
+
+    /// The peer's offer crossed with ours, and is the one that counts.
+    pub(crate) fn cross(
+        &mut self,
+        now: Instant,
+        id: NonZeroU32,
+        from: SocketAddr,
+        syn: &Syn,
+        protection: Protection,
+    ) {
+        self.local_id = id;
+        self.initiator = None;
+        self.offer_also = None;
+        self.protect(protection);
+        if let Some(offer) = &mut self.offer {
+            offer.sample_from = None;
+        }
+        self.on_accept(now, from, syn);
+    }
+
+    /// Nothing has shown that the peer is at its address; so many octets came from there.
+    pub(crate) fn doubt(&mut self, octets: usize) {
+        self.unproven = Some(Unproven {
+            received: octets as u64,
+            sent: 0,
+            from: self.sent.next_number(),
+            challenge: true,
+            back: None,
+        });
+    }
+
+    /// Whether our offer has begun this session, and the peer may not know of it yet.
+    pub(crate) fn is_unheard(&self, now: Instant) -> bool {
+        let since = self.protection.as_ref().and_then(|p| p.unheard_since());
+        self.state.is_established()
+            && since.is_some_and(|since| now < since + self.config.connect_timeout / 2)
+    }
+
+    /// So many octets from this address, of a handshake that has brought us further than the
+    /// peer, show that it may lack our confirmation.
+    pub(crate) fn ask_confirmation(&mut self, now: Instant, from: SocketAddr, octets: usize) {
+        if let Some(unproven) = &mut self.unproven
+            && from == self.address
+        {
+            unproven.received += octets as u64;
+        }
+        self.repeat_confirmation(now);
+    }
+
+    fn repeat_confirmation(&mut self, now: Instant) {
+        if let Some(protection) = &mut self.protection {
+            protection.repeat_confirmation(now);
+        }
+    }
+
     /// Takes over what the peer's SYN says.
     fn adopt(&mut self, now: Instant, syn: &Syn) {
+        self.trace_parameters(now, syn);
         self.remote_id = syn.session.get();
         let (ours, theirs) = (self.local_id.get(), self.remote_id);
         self.sent.begin(first_number(ours, theirs));
@@ -290,7 +469,7 @@ impl Session {
     /// Sends segments of the size the path is known to carry from now on.
     fn adopt_payload(&mut self) {
         let payload = usize::from(self.mtu.current());
-        self.max_payload = payload - self.config.integrity.trailer_octets();
+        self.max_payload = payload - self.config.trailer_octets();
     }
 
     /// Our SYN of this kind.
@@ -336,12 +515,20 @@ impl Session {
 
     /// The peer uses our session id, but its accept has not arrived: ask again at once.
     pub(crate) fn hurry_offer(&mut self, now: Instant, from: SocketAddr) {
-        let spacing = self.config.connect_retry / 8;
-        if let Some(offer) = &mut self.offer
-            && offer.last_sent.is_none_or(|at| now >= at + spacing)
-        {
-            offer.next_at = now;
+        if self.hurry(now) {
             self.address = from;
+        }
+    }
+
+    /// Has the offer repeated at once, but not sooner than after an eighth of the first interval.
+    fn hurry(&mut self, now: Instant) -> bool {
+        let spacing = self.config.connect_retry / 8;
+        match &mut self.offer {
+            Some(offer) if offer.last_sent.is_none_or(|at| now >= at + spacing) => {
+                offer.hurry = true;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -536,6 +723,7 @@ impl Session {
             send_flows: self.send.len(),
             recv_flows: self.recv.len(),
             max_payload: self.max_payload,
+            ecn_capable: self.ecn.is_capable(),
             ..self.stats
         }
     }

@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use vmdt_wire::segment::{Fin, FinKind, Nak};
 use vmdt_wire::{Flags, Header, Packet, PacketType};
 
 use super::Session;
+use super::protection::Closed;
+use crate::ecn::EcnCodepoint;
 use crate::event::{CloseReason, Event};
 use crate::pacing::Pacer;
 use crate::packet_number::expand_seq;
@@ -20,12 +23,34 @@ use crate::state::SessionState;
 const NAK_LIMIT: usize = 256;
 
 impl Session {
+    /// Opens a sealed datagram. `None`: it is not the peer's, or came before.
+    pub(crate) fn unseal(
+        &mut self,
+        now: Instant,
+        header: Header,
+        datagram: BytesMut,
+    ) -> Option<Packet> {
+        let number = self.ack.expand(header.packet_number);
+        let protection = self.protection.as_mut()?;
+        match protection.open(now, number, header, datagram) {
+            Ok(packet) => Some(packet),
+            Err(Closed::Replayed) => {
+                self.stats.duplicates += 1;
+                None
+            }
+            Err(Closed::Forged) => {
+                self.stats.forged += 1;
+                None
+            }
+        }
+    }
+
     /// Takes a datagram other than SYN whose session id, source and destination fit.
     /// `may_open` permits it to open flows.
     pub(crate) fn handle(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        (from, ecn): (SocketAddr, Option<EcnCodepoint>),
         packet: &Packet,
         octets: usize,
         may_open: bool,
@@ -57,15 +82,25 @@ impl Session {
         let Some(at_once) = self.dispatch(now, packet, number, may_open) else {
             return;
         };
+        self.trace_received(now, number, packet, octets);
+        let congested = self.ecn_received.on_packet(ecn);
+        self.stats.ce_received += u64::from(congested);
+        // The sender should hear of a mark soon (RFC 9000 section 13.2.1).
+        let at_once = at_once || congested;
         self.ack
             .on_packet(now, number, eliciting, at_once, self.config.max_ack_delay);
         self.stats.packets_received += 1;
         self.stats.octets_received += octets as u64;
         self.last_received = now;
         self.idle_from = now;
+        if let Some(unproven) = &mut self.unproven
+            && from == self.address
+        {
+            unproven.received += octets as u64;
+        }
         self.sent_since_arrival = false;
         if newest && from != self.address {
-            self.move_path(now, from);
+            self.move_path(now, from, octets);
         }
     }
 
@@ -105,6 +140,10 @@ impl Session {
         number: u64,
         may_open: bool,
     ) -> Option<bool> {
+        if self.ack.is_too_late(number) {
+            self.stats.too_late += 1;
+            return None;
+        }
         let header = &packet.header;
         let last = header.flags.contains(Flags::FINAL);
         // Stops we still have to tell are what is left of flows.
@@ -233,9 +272,28 @@ impl Session {
         }
     }
 
-    /// The peer is at another address. What was learnt of the old path is worth nothing on a
-    /// path to another host (RFC 9000 section 9.4).
-    fn move_path(&mut self, now: Instant, to: SocketAddr) {
+    /// The peer is at another address.
+    fn move_path(&mut self, now: Instant, to: SocketAddr, octets: usize) {
+        if self.protection.is_some() {
+            let back = match self.unproven {
+                None => Some(self.address),
+                Some(unproven) => unproven.back.map(|back| back.0),
+            };
+            self.unproven = None;
+            if back != Some(to) {
+                self.doubt(octets);
+                let patience = self.rtt.pto_base(self.config.max_ack_delay) * 3;
+                if let Some(unproven) = &mut self.unproven {
+                    unproven.back = back.map(|back| (back, now + patience));
+                }
+            }
+        }
+        self.take_path(now, to);
+    }
+
+    /// Sends to another address. What was learnt of the old path is worth nothing on a path to
+    /// another host (RFC 9000 section 9.4).
+    pub(super) fn take_path(&mut self, now: Instant, to: SocketAddr) {
         let same_host = self.address.ip() == to.ip();
         self.address = to;
         self.stats.address_changes += 1;
@@ -254,5 +312,6 @@ impl Session {
         }
         self.update_pacing(now);
         self.pto_count = 0;
+        self.ecn.restart(self.config.ecn);
     }
 }

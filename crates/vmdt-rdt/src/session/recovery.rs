@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use vmdt_wire::Header;
-use vmdt_wire::segment::{Ack, FLOW_WINDOW_UNIT, FinKind};
+use vmdt_wire::segment::{AckView, FLOW_WINDOW_UNIT, Fin, FinKind};
 
 use super::{FlowNotice, LossEpoch, Session};
 use crate::config::HEADER_OCTETS;
-use crate::congestion::{Acked, Lost};
-use crate::event::Event;
+use crate::congestion::{Acked, Lost, Marked};
+use crate::ecn::EcnSender;
+use crate::event::{CODE_FALSE_ACK, CloseReason, Event};
 use crate::packet_number::expand_seq;
 use crate::path_mtu::PathMtu;
 use crate::send_flows::{AckEffect, SegmentRef, SendFlows};
@@ -21,19 +22,23 @@ const PERSISTENT_CONGESTION_THRESHOLD: u32 = 3;
 impl Session {
     /// Takes an ACK that stood in packet `number`.
     pub(super) fn on_ack(&mut self, now: Instant, header: &Header, payload: &[u8], number: u64) {
-        let Ok(ack) = Ack::parse(payload) else {
+        let Ok(ack) = AckView::parse(payload) else {
             self.stats.malformed += 1;
             return;
         };
         let next = self.sent.next_number();
         let start = self.sent.start();
-        if ack
-            .ranges(next)
-            .any(|range| *range.end() >= next || *range.start() < start)
-        {
-            self.stats.acks_of_unsent += 1;
-            return;
+        for range in ack.ranges(next) {
+            let (low, high) = (*range.start(), *range.end());
+            let unsent = [high, low]
+                .into_iter()
+                .find(|end| !(start..next).contains(end));
+            if let Some(number) = unsent.or_else(|| self.skips.named_by(&range)) {
+                self.on_false_ack(now, number);
+                return;
+            }
         }
+        let known = self.sent.largest_acked();
         let mut settled = std::mem::take(&mut self.settled);
         settled.clear();
         let mut largest = 0;
@@ -52,9 +57,20 @@ impl Session {
             self.probes = 0;
             self.outstanding_since = self.sent.any_eliciting().then_some(now);
         }
+        if !settled.is_empty() {
+            if let Some(protection) = &mut self.protection {
+                protection.on_acked(largest);
+            }
+            if self.unproven.is_some_and(|u| largest >= u.from) {
+                self.unproven = None;
+            }
+        }
         for packet in &settled {
             self.delivery.on_settled(now, packet);
             self.on_settled(now, packet);
+        }
+        if known.is_none_or(|known| largest > known) {
+            self.on_marks(now, &ack, &settled);
         }
         self.detect_lost(now);
         self.reward(now, &settled);
@@ -66,6 +82,36 @@ impl Session {
             self.persist_at = None;
         }
         self.update_pacing(now);
+        self.trace_metrics(now);
+    }
+
+    /// The peer acknowledged what it can't have received.
+    #[cold]
+    fn on_false_ack(&mut self, now: Instant, number: u64) {
+        let fin = Fin::new(FinKind::CloseSession, CODE_FALSE_ACK, "false ACK");
+        self.drain(now, fin, CloseReason::FalseAck { number });
+    }
+
+    /// What an ACK says of ECN marks. `settled` are the packets it newly acknowledged; it moved
+    /// the largest number.
+    fn on_marks(&mut self, now: Instant, ack: &AckView<'_>, settled: &[Settled]) {
+        let marked = settled
+            .iter()
+            .filter(|packet| self.ecn.is_marked(packet.number))
+            .count();
+        let packets = self.ecn.on_ack(marked as u64, ack.ecn);
+        let Some(sent_at) = settled.iter().map(|packet| packet.sent_at).max() else {
+            return;
+        };
+        if packets > 0 {
+            self.stats.ce_reported += packets;
+            self.controller.on_marked(&Marked {
+                now,
+                sent_at,
+                packets,
+                in_flight: self.sent.in_flight(),
+            });
+        }
     }
 
     /// What an ACK's header says of the flow it names.
@@ -179,10 +225,19 @@ impl Session {
             notices,
             notice_queue,
             mtu,
+            ecn,
+            config,
+            #[cfg(feature = "qlog")]
+            log,
             ..
         } = self;
-        let report = sent.detect_lost(now, delay, |packet| {
-            requeue(&packet, send, notices, notice_queue, mtu);
+        let detection = config.loss_detection;
+        let report = sent.detect_lost(now, delay, detection, |packet| {
+            #[cfg(feature = "qlog")]
+            if let Some(log) = log {
+                log.lost(now, packet.number);
+            }
+            requeue(&packet, send, notices, notice_queue, (mtu, ecn));
         });
         self.on_losses(now, &report);
     }
@@ -195,10 +250,17 @@ impl Session {
             notices,
             notice_queue,
             mtu,
+            ecn,
+            #[cfg(feature = "qlog")]
+            log,
             ..
         } = self;
         let report = sent.declare_lost(number, |packet| {
-            requeue(&packet, send, notices, notice_queue, mtu);
+            #[cfg(feature = "qlog")]
+            if let Some(log) = log {
+                log.lost(now, packet.number);
+            }
+            requeue(&packet, send, notices, notice_queue, (mtu, ecn));
         });
         self.on_losses(now, &report);
     }
@@ -211,10 +273,17 @@ impl Session {
             notices,
             notice_queue,
             mtu,
+            ecn,
+            #[cfg(feature = "qlog")]
+            log,
             ..
         } = self;
         let report = sent.declare_oldest_lost(|packet| {
-            requeue(&packet, send, notices, notice_queue, mtu);
+            #[cfg(feature = "qlog")]
+            if let Some(log) = log {
+                log.lost(now, packet.number);
+            }
+            requeue(&packet, send, notices, notice_queue, (mtu, ecn));
         });
         self.on_losses(now, &report);
     }
@@ -255,6 +324,7 @@ impl Session {
             self.controller.on_persistent_congestion(now);
         }
         self.update_pacing(now);
+        self.trace_metrics(now);
     }
 }
 
@@ -264,8 +334,9 @@ fn requeue(
     send: &mut SendFlows,
     notices: &BTreeMap<u64, FlowNotice>,
     notice_queue: &mut VecDeque<u64>,
-    mtu: &mut PathMtu,
+    (mtu, ecn): (&mut PathMtu, &mut EcnSender),
 ) {
+    ecn.on_lost(packet.number);
     let payload = usize::from(packet.octets).saturating_sub(HEADER_OCTETS);
     if mtu.is_large(payload) && !matches!(packet.content, Content::MtuProbe(_)) {
         mtu.on_large_lost();

@@ -65,6 +65,13 @@ impl Session {
                 return;
             }
         }
+        if let Some((back, at)) = self.unproven.and_then(|unproven| unproven.back)
+            && at <= now
+        {
+            // Nothing has shown that the peer is where it seemed to move to.
+            self.unproven = None;
+            self.take_path(now, back);
+        }
         if self.loss_at().is_some_and(|at| at <= now) {
             self.detect_lost(now);
         }
@@ -73,6 +80,7 @@ impl Session {
             self.stats.probe_timeouts += 1;
             self.pto_count = self.pto_count.saturating_add(1);
             self.probes = PROBES;
+            self.repeat_confirmation(now);
         }
         if self.pacing_at.is_some_and(|at| at <= now) {
             self.pacing_at = None;
@@ -98,22 +106,46 @@ impl Session {
                     .again_at
                     .map_or(closing.until, |at| at.min(closing.until))
             }),
-            SessionState::Established => [
-                Some(self.idle_at()),
-                self.dead_at(),
-                self.loss_at().or_else(|| self.pto_at()),
-                self.ack.deadline(),
+            SessionState::Established => self.established_deadline(),
+        }
+    }
+
+    fn established_deadline(&self) -> Option<Instant> {
+        let always = [
+            Some(self.idle_at()),
+            self.dead_at(),
+            self.loss_at().or_else(|| self.pto_at()),
+            self.oversized_until,
+            self.unproven.and_then(|unproven| Some(unproven.back?.1)),
+        ];
+        let (mut ack, mut confirmation) = (
+            self.ack.deadline(),
+            self.protection
+                .as_ref()
+                .and_then(|protection| protection.confirmation_at()),
+        );
+        let mut content = [None; 5];
+        let room = self.allowance();
+        if room < self.full_allowance() {
+            // What may not be sent has no deadline: it would pass without effect.
+            let permitted = self.permits(room);
+            ack = ack.filter(|_| permitted.0);
+            confirmation = confirmation.filter(|_| permitted.1);
+        } else {
+            content = [
                 self.pacing_at,
                 self.send.limited_until(),
                 self.persist_at,
-                self.oversized_until,
                 self.keep_alive_at(),
                 self.recv.hole_deadline(),
-            ]
-            .into_iter()
-            .flatten()
-            .min(),
+            ];
         }
+        always
+            .into_iter()
+            .chain([ack, confirmation])
+            .chain(content)
+            .flatten()
+            .min()
     }
 
     fn idle_at(&self) -> Instant {
@@ -128,7 +160,8 @@ impl Session {
     }
 
     fn loss_at(&self) -> Option<Instant> {
-        self.sent.loss_time(self.loss_delay())
+        self.sent
+            .loss_time(self.loss_delay(), self.config.loss_detection)
     }
 
     /// When to probe: a timeout after the newest packet that asks for an acknowledgment, doubled

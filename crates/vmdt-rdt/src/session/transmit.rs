@@ -2,14 +2,17 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use vmdt_wire::segment::{Ack, FLOW_WINDOW_UNIT, Fin, Nak, Syn, SynKind};
+use vmdt_seal::packet::TAG_LEN;
+use vmdt_wire::segment::{Ack, EcnCounts, FLOW_WINDOW_UNIT, Fin, Nak, Syn, SynKind};
 use vmdt_wire::{Flags, FlowId, HEADER_LEN, Header, NodeId, PacketType, Seq, checksum};
 
 use super::{FIN_FIXED, Session};
 use crate::config::Integrity;
+use crate::event::{CloseReason, Transmit};
 use crate::packet_number::{truncate, truncate_seq};
+use crate::sealed::{syn_header, write_handshake};
 use crate::send_flow::Outgoing;
 use crate::send_flows::SegmentRef;
 use crate::sent::Content;
@@ -18,6 +21,12 @@ use crate::state::SessionState;
 /// Octets of an ACK with one range, and of each further one.
 const ACK_FIXED: usize = 20;
 const ACK_BLOCK: usize = 8;
+/// Octets of an ACK with one range and ECN counts.
+const ACK_SMALL: usize = ACK_FIXED + EcnCounts::LEN;
+/// At least the octets of a datagram with the third message of a handshake.
+const CONFIRMATION: usize = 256;
+/// Longest wait between two offers, unless the first one is longer.
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// Octets of a NAK without holes, and of each hole.
 const NAK_FIXED: usize = 2;
 const NAK_HOLE: usize = 4;
@@ -65,14 +74,54 @@ pub(crate) fn write_syn(
 
 impl Session {
     /// Writes the next datagram. `None`: nothing to send now.
-    pub(crate) fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<SocketAddr> {
+    pub(crate) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        buf: &mut Vec<u8>,
+        random: impl FnOnce() -> u32,
+    ) -> Option<Transmit> {
         if self.ended {
             return None;
         }
-        let to = self.pick(now, buf)?;
+        let number = self.sent.next_number();
+        let established = self.state.is_established();
+        if established && self.skips.is_due(now, number, random) {
+            self.sent.push_untracked(now);
+            self.stats.numbers_skipped += 1;
+        }
+        let number = self.sent.next_number();
+        if established && self.needs_ack() && self.heartbeat.is_none() {
+            self.heartbeat = Some(FlowId::CONTROL);
+        }
+        let room = self.allowance();
+        let to = if room < self.full_allowance() {
+            self.pick_small(now, buf, room)?
+        } else {
+            self.pick(now, buf)?
+        };
+        if self.ended {
+            return None;
+        }
+        if let Some(unproven) = &mut self.unproven {
+            unproven.sent += buf.len() as u64;
+        }
+        // SYN has no number, and nothing could come of a mark on the last FIN.
+        let numbered = self.sent.next_number() > number;
+        let ecn = if numbered && established {
+            self.ecn.mark(number, self.pto_count)
+        } else {
+            None
+        };
+        if !numbered {
+            self.trace_sent(now, number, buf, buf.len());
+        }
         self.stats.packets_sent += 1;
         self.stats.octets_sent += buf.len() as u64;
-        Some(to)
+        Some(Transmit {
+            to,
+            len: buf.len(),
+            ecn,
+        })
     }
 
     fn pick(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<SocketAddr> {
@@ -80,17 +129,109 @@ impl Session {
             self.write_accept(buf, offer);
             return Some(to);
         }
+        if self.send_confirmation(now, buf) {
+            return Some(self.address);
+        }
+        if let Some(to) = self.offer_also.take()
+            && let Some(initiator) = &self.initiator
+        {
+            let header = syn_header([self.local, self.peer], 0, self.local_id.get());
+            write_handshake(buf, &header, initiator.offer());
+            return Some(to);
+        }
         let sent = match self.state.get() {
             SessionState::Connecting => self.send_offer(now, buf),
             SessionState::Draining => self.send_close(now, buf),
             SessionState::Established => {
-                self.send_ack(now, buf)
+                self.send_challenge(now, buf)
+                    || self.send_ack(now, buf, self.max_payload)
                     || self.send_nak(now, buf)
                     || self.send_probe(now, buf)
                     || self.send_content(now, buf)
             }
         };
         sent.then_some(self.address)
+    }
+
+    /// What may be sent where little may be sent: to an address that is not proven.
+    fn pick_small(&mut self, now: Instant, buf: &mut Vec<u8>, room: u64) -> Option<SocketAddr> {
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let payload = room.checked_sub(self.framing())?;
+        let sent = match self.state.get() {
+            SessionState::Connecting => false,
+            SessionState::Draining => {
+                let fin = self
+                    .closing
+                    .as_ref()
+                    .map(|closing| closing.fin.reason().len());
+                fin.is_some_and(|words| FIN_FIXED + words <= payload) && self.send_close(now, buf)
+            }
+            SessionState::Established => {
+                (room >= CONFIRMATION && self.send_confirmation(now, buf))
+                    || self.send_challenge(now, buf)
+                    || (payload >= ACK_SMALL && self.send_ack(now, buf, payload))
+                    || self.send_small_probe(now, buf)
+            }
+        };
+        sent.then_some(self.address)
+    }
+
+    fn send_confirmation(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let own = self.local_id.get();
+        let header = syn_header([self.local, self.peer], self.remote_id, own);
+        let due = self
+            .protection
+            .as_mut()
+            .and_then(|protection| protection.due_confirmation(now));
+        if let Some(message) = due {
+            write_handshake(buf, &header, message);
+        }
+        due.is_some()
+    }
+
+    /// Asks the peer to prove its address. Congestion control does not hold that back.
+    fn send_challenge(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let challenge = self.unproven.as_mut().map(|u| &mut u.challenge);
+        if !challenge.is_some_and(std::mem::take) {
+            return false;
+        }
+        let flow = self.heartbeat.take().unwrap_or(FlowId::CONTROL);
+        self.write_heartbeat(now, buf, flow);
+        true
+    }
+
+    fn send_small_probe(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        if self.probes == 0 {
+            return false;
+        }
+        self.probes -= 1;
+        let flow = self.heartbeat.take().unwrap_or(FlowId::CONTROL);
+        self.write_heartbeat(now, buf, flow);
+        true
+    }
+
+    /// Octets that may be sent to the peer's address now.
+    pub(super) fn allowance(&self) -> u64 {
+        self.unproven.map_or(u64::MAX, |u| {
+            u.received.saturating_mul(3).saturating_sub(u.sent)
+        })
+    }
+
+    /// Below this allowance only small packets are sent.
+    pub(super) fn full_allowance(&self) -> u64 {
+        self.datagram().max(CONFIRMATION as u64)
+    }
+
+    /// Whether an allowance permits an ACK, and a confirmation.
+    pub(super) fn permits(&self, room: u64) -> (bool, bool) {
+        let ack = (self.framing() + ACK_SMALL) as u64;
+        (room >= ack, room >= CONFIRMATION as u64)
+    }
+
+    /// Whether the peer has to acknowledge something for the key to be renewed, and is not asked
+    /// to anyway.
+    fn needs_ack(&self) -> bool {
+        !self.sent.any_eliciting() && self.protection.as_ref().is_some_and(|p| p.needs_ack())
     }
 
     fn write_accept(&self, buf: &mut Vec<u8>, offer: NonZeroU32) {
@@ -103,14 +244,23 @@ impl Session {
         let Some(offer) = &mut self.offer else {
             return false;
         };
-        if offer.next_at > now {
+        let regular = offer.next_at <= now;
+        if !regular && !offer.hurry {
             return false;
         }
+        offer.hurry = false;
         offer.sample_from = (offer.sent == 0).then_some(now);
         offer.sent += 1;
         offer.last_sent = Some(now);
-        offer.next_at = now + offer.interval;
-        offer.interval = offer.interval.saturating_mul(2);
+        if regular {
+            offer.next_at = now + offer.interval;
+            offer.interval = (offer.interval * 2).min(LONGEST_RETRY.max(offer.interval));
+        }
+        if let Some(initiator) = &self.initiator {
+            let header = syn_header([self.local, self.peer], 0, self.local_id.get());
+            write_handshake(buf, &header, initiator.offer());
+            return true;
+        }
         let syn = self.syn(SynKind::Offer);
         write_syn(buf, [self.local, self.peer], self.config.integrity, 0, &syn);
         true
@@ -126,8 +276,7 @@ impl Session {
         let fin = closing.fin.clone();
         let number = self.sent.push_untracked(now);
         let header = self.header(PacketType::Fin, FlowId::CONTROL, number);
-        self.put(buf, header, |out| fin.emit_into(out));
-        true
+        self.put(now, buf, (header, number), |out| fin.emit_into(out))
     }
 
     fn header(&self, kind: PacketType, flow: FlowId, number: u64) -> Header {
@@ -137,13 +286,45 @@ impl Session {
         header
     }
 
-    fn put(&self, buf: &mut Vec<u8>, header: Header, payload: impl FnOnce(&mut Vec<u8>)) {
-        write_datagram(buf, self.config.integrity, header, payload);
+    /// Writes a datagram under its packet number; false when the session has ended instead.
+    fn put(
+        &mut self,
+        now: Instant,
+        buf: &mut Vec<u8>,
+        (header, number): (Header, u64),
+        payload: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        write_datagram(buf, self.plain_integrity(), header, payload);
+        self.guard(now, buf, number)
+    }
+
+    /// How a datagram is protected before it is sealed, if it is.
+    fn plain_integrity(&self) -> Integrity {
+        match self.protection {
+            Some(_) => Integrity::Off,
+            None => self.config.integrity,
+        }
+    }
+
+    /// Seals a datagram where there are keys. False: no key may seal any more, since the peer has
+    /// not let them be renewed, and the session has ended.
+    fn guard(&mut self, now: Instant, buf: &mut Vec<u8>, number: u64) -> bool {
+        let tag = self.protection.as_ref().map_or(0, |_| TAG_LEN);
+        self.trace_sent(now, number, buf, buf.len() + tag);
+        let Some(protection) = &mut self.protection else {
+            return true;
+        };
+        let sealed = protection.seal(now, number, buf).is_ok();
+        if !sealed {
+            buf.clear();
+            self.abort(CloseReason::KeysUsedUp);
+        }
+        sealed
     }
 
     /// Octets of a datagram around a payload.
     fn framing(&self) -> usize {
-        HEADER_LEN + self.config.integrity.trailer_octets()
+        HEADER_LEN + self.config.trailer_octets()
     }
 
     /// Octets of the largest datagram.
@@ -151,17 +332,20 @@ impl Session {
         (self.max_payload + self.framing()) as u64
     }
 
-    fn send_ack(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+    /// Sends an ACK that is due, of at most `most` octets of payload.
+    fn send_ack(&mut self, now: Instant, buf: &mut Vec<u8>, most: usize) -> bool {
         if !self.ack.is_due(now) && !self.recv.any_announcement() {
             return false;
         }
         let flow = self.recv.next_announcement().unwrap_or(self.last_flow);
-        let (delay, window) = (self.ack.delay_micros(now), self.recv.session_window());
+        let (delay, session) = (self.ack.delay_micros(now), self.recv.session_window());
         // An ACK is no larger than the segments agreed on.
-        let fit = self.max_payload.saturating_sub(ACK_FIXED) / ACK_BLOCK + 1;
-        let Some(ack) = Ack::from_ranges(delay, window, self.ack.ranges().take(fit)) else {
+        let ecn = self.ecn_received.counts();
+        let fixed = ACK_FIXED + ecn.map_or(0, |_| EcnCounts::LEN);
+        let fit = most.min(self.max_payload).saturating_sub(fixed) / ACK_BLOCK + 1;
+        if self.ack.largest().is_none() {
             return false;
-        };
+        }
         self.ack.on_ack_sent();
         self.recv.on_session_window_told();
         let (seq, window) = self.recv.announce(flow);
@@ -170,8 +354,10 @@ impl Session {
         header.ack = Seq(truncate_seq(seq));
         let units = window / u64::from(FLOW_WINDOW_UNIT);
         header.window = u16::try_from(units).unwrap_or(u16::MAX);
-        self.put(buf, header, |out| ack.emit_into(out));
-        true
+        write_datagram(buf, self.plain_integrity(), header, |out| {
+            Ack::emit_ranges(out, delay, session, self.ack.ranges().take(fit), ecn);
+        });
+        self.guard(now, buf, number)
     }
 
     fn send_nak(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
@@ -193,8 +379,7 @@ impl Session {
         let number = self.sent.push_untracked(now);
         let mut header = self.header(PacketType::Nak, flow, number);
         header.ack = Seq(truncate_seq(next));
-        self.put(buf, header, |out| nak.emit_into(out));
-        true
+        self.put(now, buf, (header, number), |out| nak.emit_into(out))
     }
 
     /// A probe leaves whatever window and pacer say (RFC 9002 section 7.5).
@@ -336,8 +521,7 @@ impl Session {
                 Content::Notice(notice_number),
             );
             let header = self.header(PacketType::Fin, flow, number);
-            self.put(buf, header, |out| fin.emit_into(out));
-            return true;
+            return self.put(now, buf, (header, number), |out| fin.emit_into(out));
         }
         false
     }
@@ -352,21 +536,24 @@ impl Session {
 
     /// Asks the path for a larger size, while there is something to gain from it.
     fn send_mtu_probe(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        if self.unproven.is_some() {
+            return false;
+        }
         let Some(size) = self.mtu.due(now) else {
             return false;
         };
         self.mtu.on_probe_sent(size);
-        let padding = usize::from(size) - self.config.integrity.trailer_octets();
+        let padding = usize::from(size) - self.config.trailer_octets();
         let number = self.track(now, self.framing() + padding, Content::MtuProbe(size));
         let header = self.header(PacketType::Heartbeat, FlowId::CONTROL, number);
-        self.put(buf, header, |out| out.resize(out.len() + padding, 0));
-        true
+        let fill = |out: &mut Vec<u8>| out.resize(out.len() + padding, 0);
+        self.put(now, buf, (header, number), fill)
     }
 
     fn write_heartbeat(&mut self, now: Instant, buf: &mut Vec<u8>, flow: FlowId) {
         let number = self.track(now, self.framing(), Content::Heartbeat);
         let header = self.header(PacketType::Heartbeat, flow, number);
-        self.put(buf, header, |_| {});
+        let _ = self.put(now, buf, (header, number), |_| {});
     }
 
     fn send_lost(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
@@ -437,7 +624,8 @@ impl Session {
         if outgoing.last {
             header.flags |= Flags::FINAL;
         }
-        self.put(buf, header, |out| out.extend_from_slice(&outgoing.data));
+        let fill = |out: &mut Vec<u8>| out.extend_from_slice(&outgoing.data);
+        let _ = self.put(now, buf, (header, number), fill);
         number
     }
 }

@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use vmdt_rdt::vmdt_seal::identity::SecretIdentity;
+use vmdt_rdt::vmdt_seal::session::Local;
 use vmdt_rdt::{CloseReason, Config, Endpoint, Event, WriteError};
 use vmdt_testkit::{Clock, Link, LinkConfig, SimRng, TraceHash};
 use vmdt_wire::{FlowId, MessageId, NodeId, ShareIndex};
@@ -75,6 +77,21 @@ impl Host {
     }
 }
 
+/// A datagram that a host sent, whether it arrives or not.
+#[derive(Clone, Debug)]
+pub struct Taped {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    pub bytes: Bytes,
+}
+
+/// The identity of a host in sealed worlds of this seed.
+pub fn identity(seed: u64, index: usize) -> SecretIdentity {
+    let mut octets = [u8::try_from(index).unwrap() + 1; 32];
+    octets[..8].copy_from_slice(&seed.to_be_bytes());
+    SecretIdentity::from_seed(&octets)
+}
+
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct InFlight {
     at: Instant,
@@ -92,6 +109,10 @@ pub struct World {
     pub datagrams: u64,
     /// How often each datagram arrives.
     pub copies: usize,
+    /// The seed of the hosts' identities, in a sealed world.
+    pub identities: Option<u64>,
+    /// Everything sent is kept here, once it is set.
+    pub tape: Option<Vec<Taped>>,
     /// Pairs of hosts that use the link of another pair.
     pub routes: BTreeMap<(usize, usize), (usize, usize)>,
     rng: SimRng,
@@ -103,6 +124,19 @@ pub struct World {
 impl World {
     /// Hosts `a`, `b`, ... with links of this kind between all of them.
     pub fn new(seed: u64, configs: Vec<Config>, link: &LinkConfig) -> Self {
+        Self::build(seed, configs, link, None)
+    }
+
+    /// The same, speaking profile 1.1.
+    pub fn sealed(seed: u64, configs: Vec<Config>, link: &LinkConfig) -> Self {
+        Self::build(seed, configs, link, Some(seed))
+    }
+
+    pub fn sealed_pair(seed: u64, link: &LinkConfig) -> Self {
+        Self::sealed(seed, vec![Config::default(), Config::default()], link)
+    }
+
+    fn build(seed: u64, configs: Vec<Config>, link: &LinkConfig, identities: Option<u64>) -> Self {
         let rng = SimRng::from_seed(seed);
         let mut world = Self {
             clock: Clock::new(),
@@ -111,6 +145,8 @@ impl World {
             trace: TraceHash::new(),
             datagrams: 0,
             copies: 1,
+            identities,
+            tape: None,
             routes: BTreeMap::new(),
             air: BinaryHeap::new(),
             order: 0,
@@ -136,9 +172,18 @@ impl World {
         Self::new(seed, vec![Config::default(), Config::default()], link)
     }
 
-    fn make_host(&self, index: usize, config: Config, life: u64) -> Host {
-        let name = char::from(b'a' + u8::try_from(index).unwrap());
-        let id: NodeId = format!("node-{name}").parse().unwrap();
+    fn make_host(&self, index: usize, mut config: Config, life: u64) -> Host {
+        let id: NodeId = match self.identities {
+            Some(seed) => {
+                let local = Local::new(identity(seed, index), 1);
+                config.set_sealing(local.clone());
+                local.node_id()
+            }
+            None => {
+                let name = char::from(b'a' + u8::try_from(index).unwrap());
+                format!("node-{name}").parse().unwrap()
+            }
+        };
         let mut rng = self.rng.fork(&format!("host {index} {life}"));
         Host {
             endpoint: Endpoint::new(config, id, rng.seed32()),
@@ -181,6 +226,31 @@ impl World {
         let now = self.now();
         self.hosts[from].endpoint.connect(now, id, address);
         self.drive(from);
+    }
+
+    /// Both hosts know each other's credentials before they meet.
+    pub fn introduce(&mut self) {
+        let seed = self.identities.unwrap();
+        for at in 0..2 {
+            let credential = *Local::new(identity(seed, 1 - at), 1).credential();
+            self.hosts[at].endpoint.set_credential(&credential);
+        }
+    }
+
+    /// Sends a whole flow and waits until all of it is delivered.
+    pub fn carry(&mut self, from: usize, to: usize, flow: FlowId, octets: usize) {
+        let data = SimRng::from_seed(99).bytes(octets);
+        self.send(from, to, flow, data.clone());
+        let key = (self.hosts[to].id, flow);
+        let done = self.run_until(600 * SEC, |world| {
+            world.hosts[from].delivered.contains(&key)
+        });
+        assert!(done, "not delivered: {:?}", self.hosts[from].events);
+        let key = (self.hosts[from].id, flow);
+        assert!(
+            self.hosts[to].received[&key] == data,
+            "other octets arrived"
+        );
     }
 
     /// Connects `a` to `b` and waits until both know.
@@ -312,6 +382,14 @@ impl World {
             assert_eq!(transmit.len, buf.len());
             assert!(buf.len() <= 1552, "a datagram of {} octets", buf.len());
             self.datagrams += 1;
+            let from = self.hosts[index].address;
+            if let Some(tape) = &mut self.tape {
+                tape.push(Taped {
+                    from,
+                    to: transmit.to,
+                    bytes: Bytes::copy_from_slice(&buf),
+                });
+            }
             let Some(to) = self
                 .hosts
                 .iter()
@@ -319,7 +397,6 @@ impl World {
             else {
                 continue;
             };
-            let from = self.hosts[index].address;
             let route = self.routes.get(&(index, to)).copied();
             let link = self.links.get_mut(&route.unwrap_or((index, to))).unwrap();
             for arrival in link.send(now, Bytes::copy_from_slice(&buf)) {

@@ -83,10 +83,22 @@ fn tune(world: &mut World, rng: &mut SimRng, from: usize, id: FlowId) {
 
 /// Runs the world of a seed; panics when a rule is broken.
 pub fn run(seed: u64) -> Outcome {
+    run_as(seed, World::new)
+}
+
+/// The same in profile 1.1.
+pub fn run_sealed(seed: u64) -> Outcome {
+    run_as(seed, World::sealed)
+}
+
+fn run_as(seed: u64, build: fn(u64, Vec<Config>, &LinkConfig) -> World) -> Outcome {
     let mut rng = SimRng::from_seed(seed).fork("script");
     let link = LinkConfig::sample(&mut rng, 0.3);
     let configs = vec![config(&mut rng), config(&mut rng)];
-    let mut world = World::new(seed, configs, &link);
+    let mut world = build(seed, configs, &link);
+    if world.identities.is_some() && rng.chance(0.5) {
+        world.introduce();
+    }
     world.connect(0, 1);
     if rng.chance(0.2) {
         world.connect(1, 0);

@@ -1,0 +1,458 @@
+//! Profile 1.1 in the core: this node's identity, the profiles of others, and what it takes to seal
+//! a segment to its receiver and to open one (`docs/protocol.md`, section 11).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU8;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand_core::CryptoRng;
+use vmdt_pool::Announcement;
+use vmdt_seal::announcement::{self, SealedDetails};
+use vmdt_seal::e2e::{self, Encapsulated, SegmentSecret, TransferContext, TransferSecret};
+use vmdt_seal::identity::SecretIdentity;
+use vmdt_seal::prekey::{PrekeyConfig, PrekeyStore};
+use vmdt_seal::profile::{Profile, ProfileDetails};
+use vmdt_ssms::Threshold;
+use vmdt_ssms::v2::{Collector, Position, Sealed, Sealer};
+use vmdt_wire::{MessageId, NodeId};
+
+use super::config::Sealing;
+use super::event::TransferError;
+
+/// Profiles of other nodes that are kept; beyond it those of nodes that are in no common cluster
+/// go first.
+const MAX_PROFILES: usize = 4096;
+/// Incoming transfers whose secret is kept; beyond it the oldest is derived anew when needed.
+const MAX_SECRETS: usize = 1024;
+/// How long a sealed message may be delivered.
+const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The word for the data layer in a profile.
+const CAPABILITY: &str = "rdt";
+
+/// Octets of a digest in an announcement: the first of the one in the manifest.
+fn short(digest: &[u8; 32]) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(digest.split_at(16).0);
+    out
+}
+
+/// The digest by which a share of a sealed message is announced; zeros for what is no share.
+pub(crate) fn share_digest(octets: &[u8]) -> [u8; 16] {
+    vmdt_ssms::v2::share_digest(octets).map_or([0; 16], |digest| short(&digest))
+}
+
+/// The id of the message whose manifest has this digest, so that nobody can announce it under
+/// another one.
+fn message_of(manifest_digest: &[u8; 32]) -> MessageId {
+    let hash = blake3::derive_key("vmdt 1.1 message id", manifest_digest);
+    let mut id = [0; 12];
+    id.copy_from_slice(hash.split_at(12).0);
+    MessageId::from_random(id)
+}
+
+/// Why sealed details were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("it is not sealed")]
+    NotSealed,
+    #[error("its signature or layout is wrong")]
+    Details,
+    #[error("its {0} is not that of the signed details")]
+    Differs(&'static str),
+    #[error("it has expired")]
+    Expired,
+    #[error("it is sealed to a key this node does not have any more")]
+    NoKey,
+}
+
+/// What opens one segment, while its shares come.
+#[derive(Debug)]
+struct Opening {
+    details: Bytes,
+    shares: Collector,
+    secret: SegmentSecret,
+}
+
+/// What seals an outgoing transfer.
+pub(crate) struct OutSeal {
+    context: TransferContext,
+    encapsulated: Encapsulated,
+    secret: TransferSecret,
+    /// Between segments always there.
+    sealer: Option<Sealer>,
+    expires: u64,
+}
+
+/// A sealed segment.
+pub(crate) struct SealedSegment {
+    pub(crate) id: MessageId,
+    pub(crate) details: Bytes,
+    pub(crate) shares: Vec<(NonZeroU8, Bytes, Bytes, [u8; 16])>,
+}
+
+impl OutSeal {
+    /// Seals one segment.
+    pub(crate) fn segment(
+        &mut self,
+        identity: &SecretIdentity,
+        threshold: Threshold,
+        position: Position,
+        plain: &[u8],
+        rng: &mut impl CryptoRng,
+    ) -> Result<SealedSegment, TransferError> {
+        let local = |why: &dyn std::fmt::Display| TransferError::Local(why.to_string());
+        let secret = self.secret.segment(position.number);
+        let sealer = match self.sealer.take() {
+            Some(sealer) => sealer,
+            None => {
+                let envelope = announcement::envelope(&self.context).map_err(|e| local(&e))?;
+                Sealer::new(threshold, envelope.expires(self.expires))
+            }
+        };
+        let sealer = sealer.with_bound_secret(secret.as_octets());
+        let sealed = sealer.seal_segment(position, plain, rng);
+        self.sealer = Some(sealer);
+        let Sealed {
+            manifest, shares, ..
+        } = sealed.map_err(|e| local(&e))?;
+        let details = SealedDetails::sign(
+            identity,
+            &self.context,
+            self.encapsulated,
+            &manifest,
+            0,
+            None,
+        )
+        .map_err(|e| local(&e))?;
+        let shares = shares
+            .into_iter()
+            .filter_map(|share| {
+                let index = share.index();
+                let digest = short(manifest.share_digest(index)?);
+                let head = Bytes::copy_from_slice(share.head());
+                Some((index, head, share.body().clone(), digest))
+            })
+            .collect();
+        Ok(SealedSegment {
+            id: message_of(&details.manifest_digest()),
+            details: details.octets().clone(),
+            shares,
+        })
+    }
+}
+
+/// The sealed side of a core.
+pub(crate) struct Seal {
+    identity: SecretIdentity,
+    prekeys: PrekeyStore,
+    details: ProfileDetails,
+    own: Option<Profile>,
+    profiles: BTreeMap<NodeId, Profile>,
+    secrets: BTreeMap<(NodeId, MessageId), (Encapsulated, TransferSecret)>,
+    secrets_order: VecDeque<(NodeId, MessageId)>,
+    openings: BTreeMap<MessageId, Opening>,
+    /// A moment, and the milliseconds since 1970 that it was.
+    clock: (Instant, u64),
+}
+
+impl Seal {
+    pub(crate) fn new(sealing: Sealing, rng: &mut impl CryptoRng) -> Seal {
+        let Sealing {
+            identity,
+            prekeys,
+            name,
+            addresses,
+            at,
+            unix_ms,
+        } = sealing;
+        let prekeys =
+            prekeys.unwrap_or_else(|| PrekeyStore::new(PrekeyConfig::default(), unix_ms, rng));
+        let mut seal = Seal {
+            identity,
+            prekeys,
+            details: ProfileDetails {
+                name,
+                addresses,
+                capabilities: vec![CAPABILITY.to_owned()],
+            },
+            own: None,
+            profiles: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            secrets_order: VecDeque::new(),
+            openings: BTreeMap::new(),
+            clock: (at, unix_ms),
+        };
+        let _ = seal.renew(at, rng);
+        seal
+    }
+
+    pub(crate) fn unix_ms(&self, now: Instant) -> u64 {
+        let (at, unix_ms) = self.clock;
+        let since = now.saturating_duration_since(at).as_millis();
+        unix_ms.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
+    }
+
+    /// A moment, and the milliseconds since 1970 that it was.
+    pub(crate) fn clock(&self) -> (Instant, u64) {
+        self.clock
+    }
+
+    /// When [`renew`](Self::renew) is due.
+    pub(crate) fn renew_at(&self) -> Instant {
+        let (at, unix_ms) = self.clock;
+        let wait = self.prekeys.next_change_ms().saturating_sub(unix_ms);
+        // far enough off to be asked again before
+        at + Duration::from_millis(wait).min(LIFETIME * 5200)
+    }
+
+    pub(crate) fn identity(&self) -> &SecretIdentity {
+        &self.identity
+    }
+
+    pub(crate) fn prekeys(&self) -> &PrekeyStore {
+        &self.prekeys
+    }
+
+    /// Rotates the prekeys when that is due; the profile to publish, if there is a new one.
+    pub(crate) fn renew(&mut self, now: Instant, rng: &mut impl CryptoRng) -> Option<&Profile> {
+        let unix_ms = self.unix_ms(now);
+        self.prekeys.expire(unix_ms);
+        let rotated = self.prekeys.rotate(unix_ms, rng);
+        if self.own.is_some() && !rotated {
+            return None;
+        }
+        let prekey = self.prekeys.current().public();
+        // name and addresses were held to their bounds when they were set
+        self.own = Profile::sign(&self.identity, &self.details, prekey, unix_ms).ok();
+        self.own.as_ref()
+    }
+
+    /// Says anew where this node is; the profile to publish.
+    pub(crate) fn set_addresses(
+        &mut self,
+        now: Instant,
+        addresses: Vec<std::net::SocketAddr>,
+    ) -> Option<&Profile> {
+        if self.details.addresses == addresses {
+            return None;
+        }
+        self.details.addresses = addresses;
+        let prekey = self.prekeys.current().public();
+        let unix_ms = self.unix_ms(now);
+        self.own = Profile::sign(&self.identity, &self.details, prekey, unix_ms).ok();
+        self.own.as_ref()
+    }
+
+    pub(crate) fn own_profile(&self) -> Option<&Profile> {
+        self.own.as_ref()
+    }
+
+    pub(crate) fn profile(&self, id: NodeId) -> Option<&Profile> {
+        self.profiles.get(&id)
+    }
+
+    /// Takes what a node says of itself, whoever brought it. True when it is news.
+    pub(crate) fn learn(
+        &mut self,
+        id: NodeId,
+        octets: &[u8],
+        is_member: impl Fn(NodeId) -> bool,
+    ) -> Result<bool, Refused> {
+        if self.profiles.get(&id).is_some_and(|p| p.octets() == octets) {
+            return Ok(false);
+        }
+        let profile = Profile::parse_of(id, octets).map_err(|_| Refused::Details)?;
+        if let Some(known) = self.profiles.get(&id)
+            && !profile.replaces(known)
+        {
+            return Ok(false);
+        }
+        if self.profiles.len() >= MAX_PROFILES && !self.profiles.contains_key(&id) {
+            let stranger = self.profiles.keys().copied().find(|id| !is_member(*id));
+            match stranger {
+                Some(stranger) => self.profiles.remove(&stranger),
+                None if is_member(id) => self.profiles.pop_first().map(|(_, profile)| profile),
+                None => return Ok(false),
+            };
+        }
+        self.profiles.insert(id, profile);
+        Ok(true)
+    }
+
+    /// What seals a transfer to a node; `None` while its profile is not known, or its key has
+    /// expired.
+    pub(crate) fn begin(
+        &self,
+        now: Instant,
+        to: NodeId,
+        transfer: MessageId,
+        rng: &mut impl CryptoRng,
+    ) -> Option<OutSeal> {
+        let unix_ms = self.unix_ms(now);
+        let profile = self.profiles.get(&to)?;
+        let prekey = profile.prekey();
+        if !prekey.is_usable(unix_ms) {
+            return None;
+        }
+        let context = TransferContext {
+            sender: self.identity.public(),
+            receiver: profile.identity(),
+            transfer: transfer.field(),
+            prekey_id: prekey.id,
+        };
+        let (encapsulated, secret) = e2e::encapsulate(&prekey, &context, rng).ok()?;
+        Some(OutSeal {
+            context,
+            encapsulated,
+            secret,
+            sealer: None,
+            expires: (unix_ms / 1000).saturating_add(LIFETIME.as_secs()),
+        })
+    }
+
+    /// Holds an announcement against the details that its sender signed.
+    pub(crate) fn check(
+        &self,
+        now: Instant,
+        ann: &Announcement,
+        known: Option<&Announcement>,
+    ) -> Result<Option<SealedDetails>, Refused> {
+        if ann.details.is_empty() {
+            return Err(Refused::NotSealed);
+        }
+        if let Some(opening) = self.openings.get(&ann.message)
+            && opening.details == ann.details
+        {
+            return digests_agree(ann, opening.shares.manifest()).map(|()| None);
+        }
+        if let Some(known) = known
+            && known.details == ann.details
+            && ann.shares.iter().all(|share| {
+                let same = |other: &&vmdt_pool::Placement| other.index == share.index;
+                known.shares.iter().find(same).map(|s| s.digest) == Some(share.digest)
+            })
+        {
+            return Ok(None);
+        }
+        let details = SealedDetails::parse(&ann.details).map_err(|_| Refused::Details)?;
+        let manifest = details.manifest();
+        let threshold = manifest.threshold();
+        let differs = if details.sender().node_id() != ann.sender {
+            "sender"
+        } else if details.receiver().node_id() != ann.receiver {
+            "receiver"
+        } else if message_of(&details.manifest_digest()) != ann.message {
+            "message id"
+        } else if details.context().transfer
+            != ann.label.parse::<MessageId>().map_or([0; 16], |id| id.field())
+        {
+            "transfer id"
+        } else if (threshold.k(), threshold.n()) != (ann.k, ann.n) {
+            "threshold"
+        } else {
+            digests_agree(ann, manifest)?;
+            if manifest.is_expired(self.unix_ms(now) / 1000) {
+                return Err(Refused::Expired);
+            }
+            return Ok(Some(details));
+        };
+        Err(Refused::Differs(differs))
+    }
+
+    /// Begins to open a message for this node.
+    pub(crate) fn expect(
+        &mut self,
+        ann: &Announcement,
+        transfer: MessageId,
+        details: SealedDetails,
+    ) -> Result<(), Refused> {
+        if self.openings.contains_key(&ann.message) {
+            return Ok(());
+        }
+        if details.receiver() != self.identity.public() {
+            return Err(Refused::Differs("receiver"));
+        }
+        let key = (ann.sender, transfer);
+        let encapsulated = *details.encapsulated();
+        let secret = match self.secrets.get(&key) {
+            Some((known, secret)) if *known == encapsulated => secret.clone(),
+            _ => {
+                let context = details.context();
+                let prekey = self.prekeys.find(context.prekey_id).ok_or(Refused::NoKey)?;
+                let secret = e2e::decapsulate(prekey, context, &encapsulated)
+                    .map_err(|_| Refused::Details)?;
+                let entry = (encapsulated, secret.clone());
+                if self.secrets.insert(key, entry).is_none() {
+                    self.secrets_order.push_back(key);
+                }
+                while self.secrets_order.len() > MAX_SECRETS {
+                    if let Some(oldest) = self.secrets_order.pop_front() {
+                        self.secrets.remove(&oldest);
+                    }
+                }
+                secret
+            }
+        };
+        let manifest = details.manifest();
+        let opening = Opening {
+            details: ann.details.clone(),
+            secret: secret.segment(manifest.position().number),
+            shares: Collector::new(manifest.clone()),
+        };
+        self.openings.insert(ann.message, opening);
+        Ok(())
+    }
+
+    /// Checks a share of a message for this node, and keeps it if it is genuine. What to tell the
+    /// pool's collector it was found to be.
+    pub(crate) fn add(
+        &mut self,
+        message: MessageId,
+        index: NonZeroU8,
+        octets: Bytes,
+    ) -> Option<[u8; 16]> {
+        let opening = self.openings.get_mut(&message)?;
+        opening.shares.add_from(index, octets).ok()?;
+        opening.shares.manifest().share_digest(index).map(short)
+    }
+
+    /// Opens a message, once k of its shares were added. `None` for a message that was not
+    /// expected. The error says that its sender made it so that it can't be opened.
+    pub(crate) fn open(
+        &mut self,
+        message: MessageId,
+    ) -> Option<Result<(Position, Vec<u8>), vmdt_ssms::v2::OpenError>> {
+        let opening = self.openings.remove(&message)?;
+        let position = opening.shares.manifest().position();
+        let opened = opening.shares.open_bound(opening.secret.as_octets());
+        Some(opened.map(|plain| (position, plain)))
+    }
+
+    /// Forgets a message that will not be opened.
+    pub(crate) fn forget(&mut self, message: MessageId) {
+        self.openings.remove(&message);
+    }
+
+    /// Forgets the secret of a transfer that has ended.
+    pub(crate) fn forget_transfer(&mut self, from: NodeId, transfer: MessageId) {
+        if self.secrets.remove(&(from, transfer)).is_some() {
+            self.secrets_order.retain(|key| *key != (from, transfer));
+        }
+    }
+}
+
+fn digests_agree(
+    ann: &Announcement,
+    manifest: &vmdt_ssms::v2::Manifest,
+) -> Result<(), Refused> {
+    let agree = ann.shares.iter().all(|share| {
+        let signed = manifest.share_digest(share.index);
+        signed.is_some_and(|signed| short(signed) == share.digest)
+    });
+    if agree {
+        Ok(())
+    } else {
+        Err(Refused::Differs("share digest"))
+    }
+}
