@@ -19,7 +19,7 @@ use vmdt_wire::{MessageId, NodeId};
 use crate::core::{ClusterError, Core, Event, Kind, Output, PeerConn, Progress, Receipt, SinkOp, TransferError};
 use crate::files::{PartFile, SourceFile};
 use crate::handle::{ClusterStatus, MemberStatus, PathReport};
-use crate::socket::{Received, Socket, unmarked};
+use crate::socket::{Received, Socket};
 
 /// Reports taken before the sockets are looked at again.
 const REPORT_BATCH: usize = 64;
@@ -325,7 +325,7 @@ impl Driver {
                 ready = socket.readable() => {
                     if ready.is_ok() {
                         state.socket.receive(&mut received);
-                        state.core.handle_datagrams(now(), received.drain(..).map(unmarked));
+                        state.core.handle_datagrams(now(), received.drain(..));
                     }
                 }
                 _ = socket.writable(), if blocked => {}
@@ -758,7 +758,7 @@ impl State {
             tokio::select! {
                 _ = socket.readable() => {
                     self.socket.receive(&mut received);
-                    self.core.handle_datagrams(now(), received.drain(..).map(unmarked));
+                    self.core.handle_datagrams(now(), received.drain(..));
                 }
                 () = tokio::time::sleep_until(at.into()) => self.core.handle_timeout(now()),
             }

@@ -38,7 +38,7 @@ use vmdt_control::{
     Member, MemberConfig, MemberEvent, MemberOutput, Reply, Request, RequestError, RequestId,
 };
 use vmdt_pool::{Collector, CollectorConfig, Pool, PoolConfig};
-use vmdt_rdt::{Endpoint, Transmit};
+use vmdt_rdt::{EcnCodepoint, Endpoint, Transmit};
 use vmdt_seal::session::Local;
 use vmdt_wire::{Caps, ClusterId, MessageId, NodeId};
 
@@ -321,14 +321,15 @@ impl Core {
         self.settle(now);
     }
 
-    /// Several datagrams arrived together: settles once for all.
+    /// Several datagrams arrived together, each with the ECN mark of its IP header: settles once for
+    /// all.
     pub fn handle_datagrams(
         &mut self,
         now: Instant,
-        datagrams: impl IntoIterator<Item = (SocketAddr, Bytes)>,
+        datagrams: impl IntoIterator<Item = (SocketAddr, Option<EcnCodepoint>, Bytes)>,
     ) {
-        for (from, datagram) in datagrams {
-            self.rdt.handle_datagram(now, from, datagram);
+        for (from, ecn, datagram) in datagrams {
+            self.rdt.handle_marked_datagram(now, from, ecn, datagram);
         }
         self.settle(now);
     }
