@@ -16,7 +16,9 @@ use tokio_rustls::TlsConnector;
 use vmdt_control::{MemberOutput, Reply, Request, RequestError, RequestId};
 use vmdt_wire::{MessageId, NodeId};
 
-use crate::core::{ClusterError, Core, Event, Kind, Output, PeerConn, Progress, Receipt, SinkOp, TransferError};
+use crate::core::{
+    ClusterError, Core, Event, Kind, Output, PeerConn, Progress, Receipt, SinkOp, TransferError,
+};
 use crate::files::{PartFile, SourceFile};
 use crate::handle::{ClusterStatus, MemberStatus, PathReport};
 use crate::socket::{Received, Socket};
@@ -68,6 +70,10 @@ pub(crate) enum Command {
         make: MakeRequest,
         reply: Asked,
     },
+    /// Hands on what arrives under a code number; `None` when it is void.
+    CodeListen(u16, mpsc::UnboundedSender<Option<Bytes>>),
+    /// Gives a code number back.
+    CodeClose(u16),
     /// Looks at the core, or tells it something.
     With(Box<dyn FnOnce(&mut Core, Instant) + Send>),
     Status(oneshot::Sender<Vec<ClusterStatus>>),
@@ -245,6 +251,8 @@ struct State {
     tasks: JoinSet<()>,
     control: Option<Control>,
     requests: BTreeMap<RequestId, Waiting>,
+    /// Who waits for what arrives under which code number.
+    codes: BTreeMap<u16, mpsc::UnboundedSender<Option<Bytes>>>,
     outgoing: BTreeMap<MessageId, OutgoingTransfer>,
     sinks: BTreeMap<u64, std::sync::mpsc::Sender<SinkOp>>,
     peer_conns: BTreeMap<PeerConn, oneshot::Sender<()>>,
@@ -275,6 +283,7 @@ impl Driver {
             tasks: JoinSet::new(),
             control: None,
             requests: BTreeMap::new(),
+            codes: BTreeMap::new(),
             outgoing: BTreeMap::new(),
             sinks: BTreeMap::new(),
             peer_conns: BTreeMap::new(),
@@ -458,6 +467,15 @@ impl State {
             Output::ClosePeerConn(conn) => {
                 self.peer_conns.remove(&conn);
             }
+            Output::Code { number, data } => {
+                let void = data.is_none();
+                if let Some(listener) = self.codes.get(&number) {
+                    let _ = listener.send(data);
+                }
+                if void {
+                    self.codes.remove(&number);
+                }
+            }
             Output::PrekeysChanged => self.save_prekeys(),
         }
     }
@@ -633,6 +651,14 @@ impl State {
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
+            Command::CodeListen(number, listener) => {
+                self.codes.insert(number, listener);
+            }
+            Command::CodeClose(number) => {
+                if self.codes.remove(&number).is_some() {
+                    let _ = self.core.request(now(), Request::CodeClose(number));
+                }
+            }
             Command::With(act) => act(&mut self.core, now()),
             Command::Send { to, content, reply } => {
                 let result = self.begin(to, content);

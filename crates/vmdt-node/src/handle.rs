@@ -17,6 +17,7 @@ use vmdt_seal::ticket::{ServerAddress, Ticket};
 use vmdt_wire::{ClusterId, ClusterOptions, NodeId};
 
 use crate::builder::NodeBuilder;
+use crate::code::CodeFailure;
 use crate::core::{ClusterError, ClusterPlan, ConfigError, Core, Event, TransferError};
 use crate::driver::{Command, Content};
 use crate::files::SourceFile;
@@ -74,6 +75,9 @@ pub enum NodeError {
     /// This needs a ticket in profile 1.1.
     #[error("a cluster of profile 1.1 is joined with a ticket, not by its id")]
     TicketNeeded,
+    /// An exchange under a spoken code failed.
+    #[error(transparent)]
+    Code(CodeFailure),
     /// The library for TLS failed.
     #[error("TLS can't be set up: {0}")]
     Tls(vmdt_tls::ConfigError),
@@ -263,7 +267,17 @@ impl Node {
         self.inner.local
     }
 
-    async fn command(&self, command: Command) -> Result<(), NodeError> {
+    /// Tells the driver something, without waiting; nothing happens when the node is closed.
+    pub(crate) fn tell(&self, command: Command) {
+        let commands = self.inner.commands.clone();
+        if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { commands.send(command).await.is_ok() });
+        }
+    }
+
+    pub(crate) async fn command(&self, command: Command) -> Result<(), NodeError> {
         self.inner
             .commands
             .send(command)
@@ -271,7 +285,11 @@ impl Node {
             .map_err(|_| NodeError::Closed)
     }
 
-    async fn ask(&self, what: &'static str, request: Request) -> Result<Reply, NodeError> {
+    pub(crate) async fn ask(
+        &self,
+        what: &'static str,
+        request: Request,
+    ) -> Result<Reply, NodeError> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Request { request, reply }).await?;
         match answer.await {
@@ -721,7 +739,10 @@ mod tests {
         assert!(error.to_string().contains("no port"));
         let error = Node::builder().server("127.0.0.1:1").bind().await;
         assert!(matches!(error, Err(NodeError::NoServerKey { .. })));
-        let error = Node::builder().server("vmdt://AAAA@127.0.0.1:1").bind().await;
+        let error = Node::builder()
+            .server("vmdt://AAAA@127.0.0.1:1")
+            .bind()
+            .await;
         assert!(matches!(error, Err(NodeError::ServerKey { .. })));
     }
 }

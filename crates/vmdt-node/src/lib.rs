@@ -62,6 +62,7 @@ struct CrateReadme;
 struct Readme;
 
 mod builder;
+mod code;
 pub mod core;
 mod driver;
 mod files;
@@ -70,17 +71,18 @@ mod sending;
 mod socket;
 
 pub use crate::core::{
-    Carried, Carrier, ClusterError, ConfigError, CoreConfig, Event, Paths, PlacementError, Progress, Receipt,
-    TransferError,
+    Carried, Carrier, ClusterError, ConfigError, CoreConfig, Event, Paths, PlacementError,
+    Progress, Receipt, TransferError,
 };
 pub use builder::NodeBuilder;
+pub use code::{CODE_MAX_LEN, CodeFailure, CodeOffer};
 pub use files::safe_name;
 pub use handle::{
     Cluster, ClusterStatus, Events, MemberStatus, Node, NodeError, PathReport, Policy,
 };
 pub use sending::{ProgressStream, Sending};
 pub use vmdt_control::{RegistryConfig, RegistryEvent};
-pub use vmdt_seal::{self as seal, identity::SecretIdentity, ticket::Ticket};
-pub use vmdt_server::{Server, ServerBuilder, ServerError};
 pub use vmdt_rdt::{Config as TransportConfig, PathStats};
+pub use vmdt_seal::{self as seal, code::Code, identity::SecretIdentity, ticket::Ticket};
+pub use vmdt_server::{Server, ServerBuilder, ServerError};
 pub use vmdt_wire::{ClusterEntry, ClusterId, MemberState, MessageId, NodeId};

@@ -244,7 +244,11 @@ mod tests {
             );
             if cfg!(target_os = "linux") {
                 let marked: Vec<usize> = (0..got.len()).filter(|at| got[*at].1.is_some()).collect();
-                assert_eq!(marked, (0..75).collect::<Vec<_>>(), "marks arrive with theirs");
+                assert_eq!(
+                    marked,
+                    (0..75).collect::<Vec<_>>(),
+                    "marks arrive with theirs"
+                );
             }
         }
         assert!(!a.is_blocked());

@@ -10,6 +10,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rand_chacha::rand_core::SeedableRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use vmdt_node::{
@@ -365,6 +366,52 @@ async fn a_ticket_of_another_cluster_or_out_of_date_opens_nothing() {
     let other = nodes[1].clusters().await.unwrap();
     assert_eq!(other.len(), 1);
     late.close().await;
+}
+
+#[tokio::test]
+async fn a_spoken_code_hands_over_a_ticket_and_a_wrong_one_ends_it() {
+    let (server, nodes, cluster) = cluster(2, 2, |_, b| b).await;
+    let at = server.url().unwrap();
+    let ticket = cluster.ticket().await.unwrap().encode();
+    let newcomer = local().server(&at).name("newcomer").bind().await.unwrap();
+
+    let offer = within("a code", nodes[0].offer_code()).await.unwrap();
+    let code: vmdt_node::Code = offer.code().to_string().to_uppercase().parse().unwrap();
+    let (given, taken) = tokio::join!(
+        within("giving", offer.give(ticket.as_bytes())),
+        within("taking", newcomer.redeem_code(&code))
+    );
+    given.unwrap();
+    let taken = taken.unwrap();
+    assert_eq!(&**taken, ticket.as_bytes());
+    let again = within("refusal", newcomer.redeem_code(&code)).await;
+    assert!(again.is_err(), "a code is used once");
+    let read: vmdt_node::Ticket = std::str::from_utf8(&taken).unwrap().parse().unwrap();
+    within("joining", newcomer.join(&read)).await.unwrap();
+
+    let offer = within("a code", nodes[0].offer_code()).await.unwrap();
+    let number = offer.code().number();
+    let wrong = (0..)
+        .map(|seed| {
+            let mut rng = rand_chacha::ChaCha20Rng::seed_from_u64(seed);
+            vmdt_node::Code::generate(number, &mut rng).unwrap()
+        })
+        .find(|other| other.to_string() != offer.code().to_string())
+        .unwrap();
+    let right = offer.code().clone();
+    let (given, taken) = tokio::join!(
+        within("giving", offer.give(b"secret")),
+        within("taking", newcomer.redeem_code(&wrong))
+    );
+    let wrong = vmdt_node::CodeFailure::Exchange(vmdt_node::seal::code::CodeError::WrongCode);
+    for error in [given.unwrap_err(), taken.unwrap_err()] {
+        assert!(matches!(error, NodeError::Code(f) if f == wrong), "{error}");
+    }
+    assert!(
+        within("refusal", newcomer.redeem_code(&right))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]

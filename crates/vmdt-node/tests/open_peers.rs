@@ -266,8 +266,18 @@ async fn a_cluster_that_does_not_allow_them_refuses_1_0_clients() {
 async fn a_node_that_is_not_configured_for_them_neither_sends_nor_listens() {
     let server = Server::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let at = server.local_addr().to_string();
-    let ours = local().server(&at).open_profile("ours").bind().await.unwrap();
-    let third = local().server(&at).open_profile("third").bind().await.unwrap();
+    let ours = local()
+        .server(&at)
+        .open_profile("ours")
+        .bind()
+        .await
+        .unwrap();
+    let third = local()
+        .server(&at)
+        .open_profile("third")
+        .bind()
+        .await
+        .unwrap();
     let policy = Policy::k_of_n(2, 3).open_peers(true);
     let cluster = within("creating", ours.create_cluster(policy))
         .await

@@ -235,7 +235,11 @@ fn with_the_receiver_behind_the_server_alone_a_sealed_session_goes_through_it() 
     .unwrap();
     w.hosts[0].done[&id].as_ref().unwrap();
     assert_eq!(files(&w, 1), [&content]);
-    let relayed: u64 = w.hosts.iter().map(|h| h.core.stats().relayed_datagrams).sum();
+    let relayed: u64 = w
+        .hosts
+        .iter()
+        .map(|h| h.core.stats().relayed_datagrams)
+        .sum();
     assert!(relayed > 0, "there is no other way");
     assert!(w.hosts.iter().all(|h| h.core.stats().relayed_shares == 0));
 }

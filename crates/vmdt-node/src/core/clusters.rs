@@ -91,7 +91,11 @@ impl Core {
     ///
     /// # Errors
     /// [`ClusterError`] when the ticket can't be used by this node.
-    pub fn join_sealed(&mut self, now: Instant, ticket: &Ticket) -> Result<RequestId, ClusterError> {
+    pub fn join_sealed(
+        &mut self,
+        now: Instant,
+        ticket: &Ticket,
+    ) -> Result<RequestId, ClusterError> {
         let seal = self.seal.as_ref().ok_or(ClusterError::OpenProfile)?;
         let membership = Membership::accept(
             ticket.invite(),
@@ -174,8 +178,8 @@ impl Core {
                 .map(|details| details.kept.clone())
                 .unwrap_or_default(),
         };
-        let list = RevocationList::sign(seal.identity(), &details)
-            .map_err(ClusterError::Description)?;
+        let list =
+            RevocationList::sign(seal.identity(), &details).map_err(ClusterError::Description)?;
         let request = Request::Revoke {
             cluster,
             list: list.octets().clone(),

@@ -8,12 +8,12 @@ use bytes::{Bytes, BytesMut};
 use vmdt_rdt::{CloseReason, WriteError};
 use vmdt_wire::{FlowId, Framing, Line, MemberState, Message, MessageId, NodeId};
 
-use super::Core;
 use super::config::MAX_SEGMENT;
 use super::event::Event;
 use super::peer::{MAX_QUEUE, Path, Peer, QueuedShare, share_index};
 use super::placement::Carrier;
 use super::relay::{is_datagram, is_relayed};
+use super::{Core, Output};
 
 /// The largest share that is accepted.
 pub(crate) const MAX_SHARE: usize = MAX_SEGMENT + 1024;
@@ -530,6 +530,13 @@ impl Core {
                 data,
             } if to == self.config.id => {
                 self.on_relayed(now, from, index, &data);
+            }
+            Message::CodePass { number, data, .. } => self.outputs.push_back(Output::Code {
+                number,
+                data: Some(data.into()),
+            }),
+            Message::CodeClose { number, .. } => {
+                self.outputs.push_back(Output::Code { number, data: None });
             }
             // checked by the member already, and again here, where it is pinned
             Message::Profile { id, profile } => self.on_profile(now, id, &profile),

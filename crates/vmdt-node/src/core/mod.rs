@@ -127,6 +127,13 @@ pub enum Output {
     },
     /// Close an accepted connection of a peer.
     ClosePeerConn(PeerConn),
+    /// Something arrived from the other side of a code number.
+    Code {
+        /// The number.
+        number: u16,
+        /// What arrived; `None`: the number is void.
+        data: Option<Bytes>,
+    },
     /// The prekeys changed: keep [`Core::prekeys`] for the next run.
     PrekeysChanged,
 }
@@ -384,7 +391,11 @@ impl Core {
         if self.collector.poll_timeout().is_some_and(|t| t <= now) {
             self.collector.handle_timeout(now);
         }
-        if self.seal.as_ref().is_some_and(|seal| seal.renew_at() <= now) {
+        if self
+            .seal
+            .as_ref()
+            .is_some_and(|seal| seal.renew_at() <= now)
+        {
             self.renew_profile(now);
         }
         if self.tick_at.is_some_and(|t| t <= now) {

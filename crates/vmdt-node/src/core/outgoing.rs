@@ -14,8 +14,8 @@ use vmdt_wire::{ClusterId, MessageId, NodeId};
 
 use super::envelope::{Envelope, Kind, MAX_ENVELOPE};
 use super::event::{Carried, Paths, Progress, Receipt, TransferError};
-use super::seal::OutSeal;
 use super::placement::{Carrier, Carriers, Placement, PlacementError};
+use super::seal::OutSeal;
 
 /// Octets of a share's digest: the first 16 of BLAKE3.
 pub(crate) fn digest_of(parts: &[&[u8]]) -> [u8; 16] {

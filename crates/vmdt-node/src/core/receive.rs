@@ -471,9 +471,7 @@ impl Core {
         let len = octets.len();
         let digest = match &mut self.seal {
             // what is not genuine has no digest that was announced
-            Some(seal) => seal
-                .add(message, index, octets.clone())
-                .unwrap_or_default(),
+            Some(seal) => seal.add(message, index, octets.clone()).unwrap_or_default(),
             None => digest_of(&[&octets]),
         };
         match self

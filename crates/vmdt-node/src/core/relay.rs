@@ -88,7 +88,12 @@ impl Core {
 
     /// Sends a datagram through the server if it goes to a peer behind it. What the connection has
     /// no room for is lost, as on any path.
-    pub(super) fn relay_datagram(&mut self, now: Instant, transmit: &Transmit, octets: &[u8]) -> bool {
+    pub(super) fn relay_datagram(
+        &mut self,
+        now: Instant,
+        transmit: &Transmit,
+        octets: &[u8],
+    ) -> bool {
         if !is_relayed(transmit.to) {
             return false;
         }

@@ -345,7 +345,10 @@ impl Seal {
         } else if message_of(&details.manifest_digest()) != ann.message {
             "message id"
         } else if details.context().transfer
-            != ann.label.parse::<MessageId>().map_or([0; 16], |id| id.field())
+            != ann
+                .label
+                .parse::<MessageId>()
+                .map_or([0; 16], |id| id.field())
         {
             "transfer id"
         } else if (threshold.k(), threshold.n()) != (ann.k, ann.n) {
@@ -442,10 +445,7 @@ impl Seal {
     }
 }
 
-fn digests_agree(
-    ann: &Announcement,
-    manifest: &vmdt_ssms::v2::Manifest,
-) -> Result<(), Refused> {
+fn digests_agree(ann: &Announcement, manifest: &vmdt_ssms::v2::Manifest) -> Result<(), Refused> {
     let agree = ann.shares.iter().all(|share| {
         let signed = manifest.share_digest(share.index);
         signed.is_some_and(|signed| short(signed) == share.digest)

@@ -18,7 +18,9 @@ use bytes::Bytes;
 use vmdt_control::{
     ConnId, MemberOutput, Registry, RegistryConfig, RegistryOutput, Reply, Request, RequestId,
 };
-use vmdt_node::core::{ClusterPlan, Core, Sealing, CoreConfig, Event, Kind, Output, Receipt, SinkOp, TransferError};
+use vmdt_node::core::{
+    ClusterPlan, Core, CoreConfig, Event, Kind, Output, Receipt, Sealing, SinkOp, TransferError,
+};
 use vmdt_node::{ClusterId, MessageId, NodeId};
 use vmdt_seal::identity::SecretIdentity;
 use vmdt_seal::invite::{InviteTerms, Rights};
