@@ -1,9 +1,9 @@
-//! One transfer over loopback through `vmdt-rdt` and through `quinn`, in turns, each end on a
-//! thread of its own: throughput by the clock and by the processor time of both ends together.
+//! One transfer over loopback through `vmdt-rdt`, sealed and open, and through `quinn`, in turns,
+//! each end on a thread of its own: throughput by the clock and by the processor time of both ends together.
 //!
 //! ```text
-//! cargo run --release -- [--mib 1024] [--rounds 5] [--only vmdt|quinn] [--datagram 1472]
-//!     [--controller bbr|cubic|newreno] [--quinn-bbr] [--ack-frequency]
+//! cargo run --release -- [--mib 1024] [--rounds 5] [--only sealed|open|quinn] [--datagram 1472]
+//!     [--controller bbr|cubic|newreno] [--chacha] [--quinn-bbr] [--ack-frequency]
 //! ```
 
 mod ours;
@@ -25,12 +25,15 @@ pub const SOCKET_BUFFER: usize = 4 << 20;
 pub struct Options {
     pub octets: u64,
     rounds: usize,
-    only: Option<String>,
+    /// The cases to run; all if none is named.
+    only: Vec<String>,
     /// UDP payload.
     pub datagram: u16,
     controller: Option<String>,
     pub bbr: bool,
     pub ack_frequency: bool,
+    /// ChaCha20-Poly1305 instead of AES-256-GCM on our side.
+    pub chacha: bool,
 }
 
 impl Options {
@@ -38,11 +41,12 @@ impl Options {
         let mut options = Self {
             octets: 1 << 30,
             rounds: 5,
-            only: None,
+            only: Vec::new(),
             datagram: 1472,
             controller: None,
             bbr: false,
             ack_frequency: false,
+            chacha: false,
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -50,10 +54,11 @@ impl Options {
             match word.as_str() {
                 "--mib" => options.octets = value().parse::<u64>().expect("a number") << 20,
                 "--rounds" => options.rounds = value().parse().expect("a number"),
-                "--only" => options.only = Some(value()),
+                "--only" => options.only.push(value()),
                 "--datagram" => options.datagram = value().parse().expect("a number"),
                 "--controller" => options.controller = Some(value()),
                 "--quinn-bbr" => options.bbr = true,
+                "--chacha" => options.chacha = true,
                 "--ack-frequency" => options.ack_frequency = true,
                 other => panic!("unknown option {other}"),
             }
@@ -146,28 +151,44 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// A case and how it is run.
+type Case = (&'static str, fn(&Options) -> Figures);
+
+const CASES: [Case; 3] = [
+    ("sealed", |options| ours::run(options, true)),
+    ("open", |options| ours::run(options, false)),
+    ("quinn", theirs::run),
+];
+
 fn main() {
     let options = Options::parse();
-    let (mut by_clock, mut by_cpu) = (Vec::new(), Vec::new());
+    let cases: Vec<&Case> = CASES
+        .iter()
+        .filter(|case| options.only.is_empty() || options.only.iter().any(|name| name == case.0))
+        .collect();
+    let mut all: Vec<Vec<Figures>> = vec![Vec::new(); cases.len()];
     for round in 0..options.rounds {
-        let ours = (options.only.as_deref() != Some("quinn")).then(|| ours::run(&options));
-        let theirs = (options.only.as_deref() != Some("vmdt")).then(|| theirs::run(&options));
         println!("round {}", round + 1);
-        for (name, figures) in [("vmdt", ours), ("quinn", theirs)] {
-            if let Some(figures) = figures {
-                report(name, options.octets, figures);
-            }
-        }
-        if let (Some(ours), Some(theirs)) = (ours, theirs) {
-            by_clock.push(theirs.wall.as_secs_f64() / ours.wall.as_secs_f64());
-            by_cpu.push(theirs.cpu.as_secs_f64() / ours.cpu.as_secs_f64());
+        for (case, all) in cases.iter().zip(&mut all) {
+            let figures = case.1(&options);
+            report(case.0, options.octets, figures);
+            all.push(figures);
         }
     }
-    if !by_clock.is_empty() {
-        println!(
-            "vmdt over quinn, medians: {:.2} by the clock, {:.2} by processor time",
-            median(by_clock),
-            median(by_cpu)
-        );
+    for (a, of_a) in cases.iter().zip(&all) {
+        for (b, of_b) in cases.iter().zip(&all) {
+            if std::ptr::eq(*a, *b) || (a.0 == "quinn") || (a.0, b.0) == ("open", "sealed") {
+                continue;
+            }
+            let pairs = || of_a.iter().zip(of_b);
+            let ratio = |x: Duration, y: Duration| y.as_secs_f64() / x.as_secs_f64();
+            println!(
+                "{} over {}, medians: {:.2} by the clock, {:.2} by processor time",
+                a.0,
+                b.0,
+                median(pairs().map(|(a, b)| ratio(a.wall, b.wall)).collect()),
+                median(pairs().map(|(a, b)| ratio(a.cpu, b.cpu)).collect()),
+            );
+        }
     }
 }

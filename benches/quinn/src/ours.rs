@@ -7,6 +7,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
+use vmdt_rdt::vmdt_seal::identity::SecretIdentity;
+use vmdt_rdt::vmdt_seal::session::{Local, Suites};
 use vmdt_rdt::{Config, Endpoint, Event, WriteError};
 use vmdt_wire::{FlowId, MessageId, NodeId, ShareIndex};
 
@@ -15,6 +17,9 @@ use crate::{Figures, Options, Span, chunk, local_runtime};
 
 /// Datagrams written before anything else is looked at, as in vmdt-node.
 const SEND_BATCH: usize = 256;
+/// What the ends' identities and seeds are made of.
+const SERVER: u8 = 1;
+const CLIENT: u8 = 2;
 
 struct Driver {
     endpoint: Endpoint,
@@ -25,8 +30,15 @@ struct Driver {
 }
 
 impl Driver {
-    async fn new(options: &Options, id: &str, seed: u8) -> Self {
+    async fn new(options: &Options, sealed: bool, seed: u8) -> Self {
         let mut config = Config::default();
+        let id = id(sealed, seed);
+        if sealed {
+            config.set_sealing(local(seed));
+            if options.chacha {
+                config.set_suites(Suites::CHACHA);
+            }
+        }
         config
             .set_flow_window(63 << 20)
             .unwrap()
@@ -41,7 +53,7 @@ impl Driver {
         }
         let io = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         Self {
-            endpoint: Endpoint::new(config, id.parse().unwrap(), [seed; 32]),
+            endpoint: Endpoint::new(config, id, [seed; 32]),
             socket: Socket::new(io).unwrap(),
             received: Vec::new(),
             buffer: Vec::with_capacity(2048),
@@ -104,6 +116,18 @@ impl Driver {
             () = sleep => self.endpoint.handle_timeout(Instant::now()),
             () = std::future::ready(()), if more => tokio::task::yield_now().await,
         }
+    }
+}
+
+fn local(seed: u8) -> Local {
+    Local::new(SecretIdentity::from_seed(&[seed; 32]), 1)
+}
+
+fn id(sealed: bool, seed: u8) -> NodeId {
+    if sealed {
+        local(seed).node_id()
+    } else {
+        format!("node-{seed}").parse().unwrap()
     }
 }
 
@@ -187,13 +211,13 @@ async fn send(mut driver: Driver, peer: NodeId, to: SocketAddr, total: u64) -> F
     }
 }
 
-pub fn run(options: &Options) -> Figures {
+pub fn run(options: &Options, sealed: bool) -> Figures {
     let (tell, address) = mpsc::channel::<SocketAddr>();
     let server = {
         let options = options.clone();
         std::thread::spawn(move || {
             local_runtime().block_on(async move {
-                let driver = Driver::new(&options, "server", 1).await;
+                let driver = Driver::new(&options, sealed, SERVER).await;
                 tell.send(driver.socket.local_addr().unwrap()).unwrap();
                 receive(driver).await
             })
@@ -201,8 +225,8 @@ pub fn run(options: &Options) -> Figures {
     };
     let to = address.recv().unwrap();
     let figures = local_runtime().block_on(async {
-        let driver = Driver::new(options, "client", 2).await;
-        send(driver, "server".parse().unwrap(), to, options.octets).await
+        let driver = Driver::new(options, sealed, CLIENT).await;
+        send(driver, id(sealed, SERVER), to, options.octets).await
     });
     assert_eq!(server.join().unwrap(), options.octets);
     figures

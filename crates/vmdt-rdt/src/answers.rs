@@ -73,7 +73,8 @@ impl Answer {
 pub(crate) struct Answers {
     capacity: usize,
     by_id: BTreeMap<u32, Answer>,
-    by_offer: BTreeMap<(NodeId, [u8; 32]), u32>,
+    /// The newest answer to a node's offer of this session id.
+    by_offer: BTreeMap<(NodeId, NonZeroU32), u32>,
     /// In order of expiry.
     order: VecDeque<(Instant, u32)>,
     due: VecDeque<u32>,
@@ -94,15 +95,23 @@ impl Answers {
         self.by_id.contains_key(&id)
     }
 
-    /// Answers the same offer again, to where it came from now. False when it is not known.
-    pub(crate) fn repeat(&mut self, peer: NodeId, digest: &[u8; 32], from: SocketAddr) -> bool {
-        let Some((id, answer)) = self
-            .by_offer
-            .get(&(peer, *digest))
-            .and_then(|id| Some((*id, self.by_id.get_mut(id)?)))
-        else {
+    /// Answers the same offer of a session id again, to where it came from now. False when it is
+    /// not known. `digest` is asked for only where the id is.
+    pub(crate) fn repeat(
+        &mut self,
+        (peer, offered): (NodeId, NonZeroU32),
+        digest: impl FnOnce() -> [u8; 32],
+        from: SocketAddr,
+    ) -> bool {
+        let Some(&id) = self.by_offer.get(&(peer, offered)) else {
             return false;
         };
+        let Some(answer) = self.by_id.get_mut(&id) else {
+            return false;
+        };
+        if answer.digest != digest() {
+            return false;
+        }
         answer.wandered |= answer.address != from;
         answer.address = from;
         if !std::mem::replace(&mut answer.due, true) {
@@ -117,7 +126,8 @@ impl Answers {
         if overflow && let Some((_, oldest)) = self.order.pop_front() {
             self.remove(oldest);
         }
-        self.by_offer.insert((answer.peer, answer.digest), id.get());
+        let offer = (answer.peer, answer.syn.session);
+        self.by_offer.insert(offer, id.get());
         self.by_id.insert(id.get(), answer);
         self.order.push_back((expires_at, id.get()));
         self.due.push_back(id.get());
@@ -136,7 +146,10 @@ impl Answers {
 
     fn remove(&mut self, id: u32) -> Option<Answer> {
         let answer = self.by_id.remove(&id)?;
-        self.by_offer.remove(&(answer.peer, answer.digest));
+        let offer = (answer.peer, answer.syn.session);
+        if self.by_offer.get(&offer) == Some(&id) {
+            self.by_offer.remove(&offer);
+        }
         if answer.due {
             self.due.retain(|other| *other != id);
         }

@@ -186,7 +186,7 @@ impl Endpoint {
         if session.state() == SessionState::Connecting {
             session.hurry_offer(now, from);
         } else {
-            session.handle(now, (from, ecn), &packet, octets, may_open);
+            session.handle(now, (from, ecn), packet, octets, may_open);
         }
         self.touch(slot);
     }

@@ -66,10 +66,73 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Sealed sessions (profile 1.1)
+//!
+//! With [`Config::set_sealing`] an endpoint speaks for an identity, and its node id is the hash of
+//! that identity's key. A session is then opened by a handshake (Noise XX, or IK where the peer's
+//! credential is known, which saves half a round trip) that proves to each end who the other is,
+//! and every datagram of it is encrypted and authenticated, its header included:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use std::time::Instant;
+//! use vmdt_rdt::vmdt_seal::{identity::SecretIdentity, session::Local};
+//! use vmdt_rdt::{Config, Endpoint, Event};
+//! use vmdt_wire::FlowId;
+//!
+//! # #[allow(clippy::disallowed_methods)]
+//! let now = Instant::now();
+//! // Keep such seeds: an identity's is the identity, an endpoint's makes its session keys.
+//! let sealed = |identity: [u8; 32], seed: [u8; 32]| {
+//!     let local = Local::new(SecretIdentity::from_seed(&identity), 1);
+//!     let mut config = Config::default();
+//!     config.set_sealing(local.clone());
+//!     (local.node_id(), Endpoint::new(config, local.node_id(), seed))
+//! };
+//! let ((alice, mut a), (bob, mut b)) = (sealed([1; 32], [2; 32]), sealed([3; 32], [4; 32]));
+//! let (at_a, at_b) = ("192.0.2.1:7000".parse()?, "192.0.2.2:7000".parse()?);
+//! assert!(alice.is_sealed() && bob.is_sealed());
+//!
+//! a.connect(now, bob, at_b);
+//! a.write(now, bob, FlowId::CONTROL, Bytes::from_static(b"hello"))?;
+//! let mut buf = Vec::new();
+//! for _ in 0..8 {
+//!     while a.poll_transmit(now, &mut buf).is_some() {
+//!         assert!(!buf.windows(5).any(|octets| octets == b"hello"));
+//!         b.handle_datagram(now, at_a, Bytes::copy_from_slice(&buf));
+//!     }
+//!     while b.poll_transmit(now, &mut buf).is_some() {
+//!         a.handle_datagram(now, at_b, Bytes::copy_from_slice(&buf));
+//!     }
+//! }
+//! // `Connected` says that the peer has proven to be the node of that id.
+//! assert_eq!(b.poll_event(), Some(Event::Connected { peer: alice, address: at_a }));
+//! assert_eq!(b.poll_event(), Some(Event::Readable { peer: alice, flow: FlowId::CONTROL }));
+//! assert_eq!(b.read(now, alice, FlowId::CONTROL).as_deref(), Some(&b"hello"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - *Off the path* nothing can be injected: what does not open under a session's keys changes
+//!   nothing but a counter. An offer costs memory only within a bound, and from some offers per
+//!   second on only with a cookie that proves its address. No first datagram is answered by more
+//!   than three times its octets.
+//! - *On the path* ids, session ids, packet numbers, kinds, flow ids, sizes and times can be seen,
+//!   contents not. What is altered or repeated is dropped. Whoever can drop datagrams can still
+//!   keep a session from working.
+//! - *Later* a stolen identity does not open recorded sessions. Keys are renewed after an hour or
+//!   4 million packets, whichever is first, and the keys before them forgotten.
+//! - *Addresses*: a session follows its peer to where its newest authentic packet came from. Until
+//!   the peer has acknowledged a packet sent there, no more than three times of what came from
+//!   there is sent; where it does not, the session returns to the address before.
+//! - *Profiles do not mix*: a sealed endpoint hears and offers no open session, and the reverse.
+//!
+//! Handshakes and packets are those of [`vmdt_seal`]; its feature `ring`, by the feature of that
+//! name here, makes the packets faster.
+//!
 //! # Where datagrams are made and opened
 //!
-//! Whatever leaves a session is written by one function and passes one place on its way out; what
-//! arrives is opened by one function. ECN marks travel beside the octets: [`Transmit::ecn`] and
+//! Whatever leaves a session is written by one function and sealed in one place on its way out;
+//! what arrives is opened by one function. ECN marks travel beside the octets: [`Transmit::ecn`] and
 //! [`Endpoint::handle_marked_datagram`].
 //!
 //! Loss detection follows RFC 9002. The default congestion controller is a model of the path in

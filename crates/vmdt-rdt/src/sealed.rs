@@ -48,6 +48,15 @@ const AGAIN: GateConfig = GateConfig {
     proven_burst: 0,
 };
 
+/// Offers per second that are looked into at all, without a cookie and with one: it takes a hash or
+/// two. The others of a flood cost no more than their header.
+const LOOKED_INTO: GateConfig = GateConfig {
+    free_per_s: 20_000,
+    free_burst: 2_000,
+    proven_per_s: 20_000,
+    proven_burst: 2_000,
+};
+
 /// A sealed datagram as it arrived.
 pub(crate) enum Arrived {
     /// Possibly a piece of a buffer that has other owners.
@@ -90,6 +99,7 @@ struct Gatekeeper {
     jar: CookieJar,
     offers: LoadGate,
     again: LoadGate,
+    work: LoadGate,
 }
 
 impl Gatekeeper {
@@ -98,6 +108,7 @@ impl Gatekeeper {
             jar: CookieJar::new(now, rng),
             offers: LoadGate::new(GateConfig::default(), now),
             again: LoadGate::new(AGAIN, now),
+            work: LoadGate::new(LOOKED_INTO, now),
         }
     }
 }
@@ -203,6 +214,12 @@ pub(crate) fn write_handshake(buf: &mut Vec<u8>, header: &Header, message: &[u8]
     }
 }
 
+/// The session id of what looks like a datagram of this protocol.
+fn session_of(octets: &[u8]) -> Option<u32> {
+    let id = octets.strip_prefix(b"VMDT")?.get(56..60)?;
+    Some(u32::from_be_bytes(id.try_into().ok()?))
+}
+
 fn address_octets(address: SocketAddr) -> Vec<u8> {
     let mut octets = match address.ip() {
         IpAddr::V4(ip) => ip.octets().to_vec(),
@@ -229,6 +246,15 @@ impl Endpoint {
         datagram: Arrived,
     ) {
         let octets = datagram.octets().len();
+        if let Some(id) = session_of(datagram.octets())
+            && id != 0
+            && !self.by_id.contains_key(&id)
+            && !self.has_answered(id)
+        {
+            // Most of a flood ends here, before ids are read.
+            self.stats.unknown_session += 1;
+            return;
+        }
         let Ok(parsed) = Header::parse(datagram.octets()) else {
             self.stats.garbage += 1;
             return;
@@ -275,7 +301,7 @@ impl Endpoint {
         };
         let may_open = self.events.len() < self.event_limit();
         if let Some(session) = self.session_mut(slot) {
-            session.handle(now, (from, ecn), &packet, octets, may_open);
+            session.handle(now, (from, ecn), packet, octets, may_open);
         }
         self.touch(slot);
     }
@@ -329,6 +355,17 @@ impl Endpoint {
             self.stats.bad_syn += 1;
             return;
         };
+        let Self { sealing, rng, .. } = self;
+        let admitted = sealing.as_mut().map(|sealing| {
+            let gate = sealing
+                .gate
+                .get_or_insert_with(|| Gatekeeper::new(now, rng));
+            gate.work.offer(now, view.cookie().is_some())
+        });
+        if admitted != Some(Gate::Admit) {
+            self.stats.syn_overflow += 1;
+            return;
+        }
         let known = self.by_peer.get(&peer).copied();
         let mut crossed = false;
         if let Some(slot) = known
@@ -351,8 +388,6 @@ impl Endpoint {
                 && crossing(header.dest, peer) == Crossing::OwnWins;
         }
         let room = self.has_room(peer);
-        let local_id = self.fresh_id();
-        let syn = syn_of(&self.config, local_id, SynKind::Accept { echo: offered });
         let expires_at = now + self.config.connect_timeout + self.config.dead_after;
         let Self {
             sealing: Some(sealing),
@@ -363,21 +398,21 @@ impl Endpoint {
         else {
             return;
         };
-        let digest = view.digest();
-        if !crossed && sealing.answers.repeat(peer, &digest, from) {
+        let gate = sealing
+            .gate
+            .get_or_insert_with(|| Gatekeeper::new(now, rng));
+        let offer = (peer, offered);
+        if !crossed && sealing.answers.repeat(offer, || view.digest(), from) {
             return;
         }
         if !room {
             stats.syn_overflow += 1;
             return;
         }
-        let gate = sealing
-            .gate
-            .get_or_insert_with(|| Gatekeeper::new(now, rng));
         let octets = address_octets(from);
         let proven = view
             .cookie()
-            .is_some_and(|cookie| gate.jar.verify(now, &octets, &digest, cookie));
+            .is_some_and(|cookie| gate.jar.verify(now, &octets, &view.digest(), cookie));
         let reply = |message| Reply {
             to: from,
             peer,
@@ -387,7 +422,7 @@ impl Endpoint {
         match gate.offers.offer(now, proven) {
             Gate::Admit => {}
             Gate::Cookie => {
-                let cookie = gate.jar.mint(now, &octets, &digest, rng);
+                let cookie = gate.jar.mint(now, &octets, &view.digest(), rng);
                 sealing.reply(reply(view.cookie_message(&cookie)));
                 stats.cookies_sent += 1;
                 return;
@@ -418,6 +453,16 @@ impl Endpoint {
             }
         };
         let theirs = Syn::parse(responder.params());
+        let local_id = self.fresh_id();
+        let syn = syn_of(&self.config, local_id, SynKind::Accept { echo: offered });
+        let Self {
+            sealing: Some(sealing),
+            stats,
+            ..
+        } = self
+        else {
+            return;
+        };
         let answered = responder.answer(sealing.suites, &params(&syn));
         let (Ok(theirs), Ok((answer, answered))) = (theirs, answered) else {
             stats.bad_syn += 1;
@@ -434,7 +479,7 @@ impl Endpoint {
                 Stage::Packet(Box::new(Protection::accepted(keys)))
             }
         };
-        let answer = Answer::new((peer, from), theirs, digest, answer, stage);
+        let answer = Answer::new((peer, from), theirs, view.digest(), answer, stage);
         if sealing.answers.note(local_id, answer, expires_at) {
             stats.syn_overflow += 1;
         }
@@ -457,11 +502,21 @@ impl Endpoint {
         !own && self.has_room(peer) && self.events.len() < self.event_limit()
     }
 
+    /// Whether an answer of ours bears this session id.
+    fn has_answered(&self, id: u32) -> bool {
+        let sealing = self.sealing.as_ref();
+        sealing.is_some_and(|sealing| sealing.answers.contains(id))
+    }
+
     /// The third message of a handshake.
     fn on_confirm(&mut self, now: Instant, from: SocketAddr, header: &Header, message: &[u8]) {
         let (id, peer) = (header.session, header.source);
         if self.by_id.contains_key(&id) {
             // it came again
+            return;
+        }
+        if !self.has_answered(id) {
+            self.stats.unknown_session += 1;
             return;
         }
         let may_begin = self.may_begin(now, peer);
@@ -526,6 +581,9 @@ impl Endpoint {
         datagram: Arrived,
     ) -> Option<(u32, Packet)> {
         let (id, peer) = (header.session, header.source);
+        if !self.has_answered(id) {
+            return None;
+        }
         let may_begin = self.may_begin(now, peer);
         let sealing = self.sealing.as_mut().filter(|_| may_begin)?;
         let answer = sealing.answers.get_mut(id, peer)?;
@@ -618,3 +676,7 @@ impl Endpoint {
         self.insert(session);
     }
 }
+
+#[cfg(test)]
+#[path = "sealed_tests.rs"]
+mod tests;

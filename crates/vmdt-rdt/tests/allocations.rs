@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
 use bytes::{Bytes, BytesMut};
+use vmdt_rdt::vmdt_seal::identity::SecretIdentity;
+use vmdt_rdt::vmdt_seal::session::Local;
 use vmdt_rdt::{Config, Endpoint, Event};
 use vmdt_wire::{FlowId, MessageId, NodeId, ShareIndex};
 
@@ -24,6 +26,24 @@ fn flow() -> FlowId {
 
 /// Octets of a write: 189 segments of 1,388 octets.
 const WHOLE_SEGMENTS: usize = 189 * 1388;
+/// The same of the 1,376 octets that a sealed segment has.
+const WHOLE_SEALED: usize = 189 * 1376;
+
+/// How datagrams are protected and handed over.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Open,
+    /// Pieces of a large buffer that can be changed.
+    Sealed,
+    /// Pieces of a large buffer that are shared.
+    SealedShared,
+}
+
+fn local(n: u64) -> Local {
+    let mut seed = [9; 32];
+    seed[..8].copy_from_slice(&n.to_be_bytes());
+    Local::new(SecretIdentity::from_seed(&seed), 1)
+}
 
 /// Two endpoints 50 us apart. Datagrams are cut out of large buffers, as a driver does, and what
 /// that costs is not counted.
@@ -37,14 +57,22 @@ struct Pair {
     packets: u64,
     allocations: u64,
     filler: Bytes,
+    mode: Mode,
 }
 
 impl Pair {
-    fn new() -> Self {
-        let ids: [NodeId; 2] = ["a", "b"].map(|id| id.parse().unwrap());
+    fn new(mode: Mode) -> Self {
+        let mut ids: [NodeId; 2] = ["a", "b"].map(|id| id.parse().unwrap());
+        if mode != Mode::Open {
+            ids = [0, 1].map(|n| local(n).node_id());
+        }
         let endpoints = [0, 1].map(|at: usize| {
             let seed = [u8::try_from(at).unwrap(); 32];
-            Endpoint::new(Config::default(), ids[at], seed)
+            let mut config = Config::default();
+            if mode != Mode::Open {
+                config.set_sealing(local(at as u64));
+            }
+            Endpoint::new(config, ids[at], seed)
         });
         let mut pair = Self {
             endpoints,
@@ -55,7 +83,15 @@ impl Pair {
             arena: BytesMut::new(),
             packets: 0,
             allocations: 0,
-            filler: Bytes::from(vec![0x5a; WHOLE_SEGMENTS]),
+            filler: Bytes::from(vec![
+                0x5a;
+                if mode == Mode::Open {
+                    WHOLE_SEGMENTS
+                } else {
+                    WHOLE_SEALED
+                }
+            ]),
+            mode,
         };
         // The first clone of a buffer makes it shared, which allocates.
         let _ = pair.filler.clone();
@@ -108,10 +144,15 @@ impl Pair {
                     let _ = self.arena.split_to(0);
                 }
                 self.arena.extend_from_slice(&self.buf);
-                let datagram = self.arena.split().freeze();
+                let datagram = self.arena.split();
                 let address = self.addresses[from];
                 self.counted(|pair| {
-                    pair.endpoints[to].handle_datagram(now, address, datagram);
+                    let endpoint = &mut pair.endpoints[to];
+                    if pair.mode == Mode::Sealed {
+                        endpoint.handle_owned_datagram(now, address, None, datagram);
+                    } else {
+                        endpoint.handle_datagram(now, address, datagram.freeze());
+                    }
                     while let Some(event) = pair.endpoints[to].poll_event() {
                         if let Event::Readable { peer, flow } = event {
                             while pair.endpoints[to].read(now, peer, flow).is_some() {}
@@ -138,7 +179,7 @@ impl Pair {
 
 #[test]
 fn a_packet_costs_no_allocation_in_the_steady_state() {
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(Mode::Open);
     pair.count(1000, 1);
     let (allocations, packets) = pair.count(1000, 1);
     // A queue may still grow to its final size.
@@ -146,9 +187,77 @@ fn a_packet_costs_no_allocation_in_the_steady_state() {
 }
 
 #[test]
+fn a_sealed_packet_costs_none_either_where_it_is_opened_in_place() {
+    let mut pair = Pair::new(Mode::Sealed);
+    pair.count(100, 1);
+    let (allocations, packets) = pair.count(100, 1);
+    assert!(allocations <= 3, "{allocations} for {packets} packets");
+}
+
+#[test]
+fn a_sealed_packet_in_a_shared_buffer_costs_its_copy() {
+    let mut pair = Pair::new(Mode::SealedShared);
+    pair.count(100, 1);
+    let (allocations, packets) = pair.count(100, 1);
+    // The copy, and what counts its owners.
+    assert!(allocations <= 2 * packets, "{allocations} for {packets}");
+}
+
+#[test]
+fn a_sealed_idle_session_costs_less_than_eight_kibibytes() {
+    const SESSIONS: u64 = 500;
+    let hub_local = local(0);
+    let hub_id = hub_local.node_id();
+    let mut config = Config::default();
+    config.set_sealing(hub_local);
+    let mut now = Instant::now();
+    let hub_address: SocketAddr = "10.255.0.1:1".parse().unwrap();
+    let mut hub = Endpoint::new(config, hub_id, [1; 32]);
+    let mut buf = Vec::with_capacity(2048);
+    let mut bytes = 0;
+    for n in 1..=SESSIONS {
+        now += Duration::from_millis(20);
+        let mut config = Config::default();
+        config.set_sealing(local(n));
+        let address: SocketAddr = format!("10.0.{}.{}:1", n / 250, n % 250).parse().unwrap();
+        let mut peer = Endpoint::new(config, local(n).node_id(), [2; 32]);
+        peer.connect(now, hub_id, hub_address);
+        peer.write(now, hub_id, FlowId::CONTROL, Bytes::from_static(b"hello"))
+            .unwrap();
+        for _ in 0..6 {
+            while peer.poll_transmit(now, &mut buf).is_some() {
+                let datagram = Bytes::copy_from_slice(&buf);
+                bytes += measure(|| hub.handle_datagram(now, address, datagram)).bytes_current;
+            }
+            let info = measure(|| {
+                while let Some(event) = hub.poll_event() {
+                    if let Event::Readable { peer, flow } = event {
+                        while hub.read(now, peer, flow).is_some() {}
+                    }
+                }
+            });
+            bytes += info.bytes_current;
+            loop {
+                let mut sent = false;
+                let info = measure(|| sent = hub.poll_transmit(now, &mut buf).is_some());
+                bytes += info.bytes_current;
+                if !sent {
+                    break;
+                }
+                peer.handle_datagram(now, hub_address, Bytes::copy_from_slice(&buf));
+            }
+        }
+    }
+    assert_eq!(hub.peers().count(), usize::try_from(SESSIONS).unwrap());
+    let each = u64::try_from(bytes).unwrap() / SESSIONS;
+    println!("{each} octets for each of {SESSIONS} sealed sessions");
+    assert!(each < 8192, "{each} octets");
+}
+
+#[test]
 fn a_write_that_ends_within_a_segment_costs_one_allocation() {
     // The segment across two writes is a copy.
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(Mode::Open);
     pair.filler = Bytes::from(vec![0x5a; WHOLE_SEGMENTS - 1]);
     let _ = pair.filler.clone();
     pair.count(1000, 1);
@@ -163,7 +272,7 @@ fn a_write_that_ends_within_a_segment_costs_one_allocation() {
 #[test]
 fn with_loss_a_packet_costs_few_allocations() {
     // Segments beyond a hole wait in a map, whose nodes take some six of them each.
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(Mode::Open);
     pair.count(1000, 50);
     let (allocations, packets) = pair.count(1000, 50);
     assert!(

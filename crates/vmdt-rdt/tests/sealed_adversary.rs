@@ -208,8 +208,10 @@ fn a_number_never_seals_two_packets_of_a_session() {
             .delay(5 * MS)
             .rate(200_000_000, 1 << 20)
             .loss(0.4);
-        let mut world = World::sealed_pair(seed, &link);
-        world.establish();
+        let mut config = Config::default();
+        config.set_connect_timeout(60 * SEC).unwrap();
+        let mut world = World::sealed(seed, vec![config.clone(), config], &link);
+        world.connect(0, 1);
         world.tape = Some(Vec::new());
         world.hosts[1].counts_only = true;
         world.send_endless(0, 1, flow(1));
@@ -221,7 +223,7 @@ fn a_number_never_seals_two_packets_of_a_session() {
                 if header.kind == PacketType::Syn {
                     continue;
                 }
-                // Numbers ascend, so none comes twice; these sessions wrap no 32 bits more than once.
+                // Numbers ascend, so none comes twice: a repeated one would be 2^32 - 1 ahead.
                 let last = last.entry(taped.from).or_insert(header.packet_number);
                 let step = header.packet_number.wrapping_sub(*last);
                 assert!(
@@ -229,9 +231,6 @@ fn a_number_never_seals_two_packets_of_a_session() {
                     "number {} after {last}",
                     header.packet_number
                 );
-                if step == 0 {
-                    assert_eq!(*last, header.packet_number);
-                }
                 *last = header.packet_number.wrapping_add(1);
             }
         }
@@ -473,29 +472,29 @@ fn another_node_under_a_known_id_is_no_peer() {
             world.introduce();
         }
         let honest = world.hosts[1].id;
-        // The world's second host now has other keys, and still gets what is for the first's id.
         let mut impostor = stranger(8, None);
         let address = world.hosts[1].address;
         world.set_link(&LinkConfig::new().delay(10 * MS).loss(1.0));
         world.tape = Some(Vec::new());
         world.connect(0, 1);
-        let octets = world.tape.as_ref().unwrap()[0].bytes.to_vec();
-        // Readdressed to itself, since it would drop what is for another id.
-        let mut header = Header::parse(&octets).unwrap().header;
-        header.dest = impostor.id;
-        let rest = &octets[HEADER_LEN..];
-        let now = world.now();
-        let readdressed = datagram(&header, rest.len(), rest);
-        impostor
-            .endpoint
-            .handle_datagram(now, world.hosts[0].address, readdressed.into());
-        let mut buf = Vec::new();
-        while impostor.endpoint.poll_transmit(now, &mut buf).is_some() {
-            let mut header = Header::parse(&buf).unwrap().header;
-            header.source = honest;
-            let rest = &buf[HEADER_LEN..];
-            let octets = datagram(&header, rest.len(), rest);
-            world.inject(address, 0, octets.into());
+        let (now, mut buf) = (world.now(), Vec::new());
+        for _ in 0..4 {
+            for taped in world.tape.replace(Vec::new()).unwrap() {
+                // Readdressed, since it would drop what is for another id.
+                let mut header = Header::parse(&taped.bytes).unwrap().header;
+                header.dest = impostor.id;
+                let rest = &taped.bytes[HEADER_LEN..];
+                let octets = datagram(&header, rest.len(), rest);
+                let from = world.hosts[0].address;
+                impostor.endpoint.handle_datagram(now, from, octets.into());
+            }
+            while impostor.endpoint.poll_transmit(now, &mut buf).is_some() {
+                let mut header = Header::parse(&buf).unwrap().header;
+                header.source = honest;
+                let rest = &buf[HEADER_LEN..];
+                let octets = datagram(&header, rest.len(), rest);
+                world.inject(address, 0, octets.into());
+            }
         }
         assert!(world.hosts[0].endpoint.counters().bad_syn > 0);
         world.run_for(10 * SEC);
@@ -505,6 +504,7 @@ fn another_node_under_a_known_id_is_no_peer() {
         let mut octets = offer(&world, &mut impostor_again(), known).to_vec();
         let id = world.hosts[0].id;
         octets[8..24].copy_from_slice(&id.field());
+        let address = world.hosts[0].address;
         world.inject(address, 1, octets.into());
         world.run_for(10 * SEC);
         assert_eq!(world.hosts[1].connected(), 0);
@@ -611,11 +611,13 @@ fn a_session_keeps_its_goodput_under_a_flood_of_ten_for_one() {
         for n in 0..400 {
             strangers.push(offer(&world, &mut stranger(n, None), n % 2 == 0));
         }
-        let mut before = world.datagrams;
-        for _ in 0..2_000 {
+        let mut before = 0;
+        for _ in 0..1_000 {
             world.run_for(MS);
-            let real = world.datagrams - before;
-            before = world.datagrams;
+            let peer = world.hosts[1].id;
+            let sent = world.hosts[0].endpoint.stats(peer).unwrap().packets_sent;
+            let real = sent - before;
+            before = sent;
             for _ in 0..if flooded { 10 * real } else { 0 } {
                 let octets = if rng.chance(0.5) {
                     let session = rng.below(1 << 32) as u32;

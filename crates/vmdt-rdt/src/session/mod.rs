@@ -439,6 +439,19 @@ impl Session {
         self.repeat_confirmation(now);
     }
 
+    /// Seals so many packets that nobody gets.
+    #[cfg(test)]
+    pub(crate) fn burn(&mut self, now: Instant, count: u32) {
+        let protection = self.protection.as_mut().unwrap();
+        let mut buf = Vec::with_capacity(128);
+        for _ in 0..count {
+            buf.clear();
+            buf.resize(80, 0);
+            let number = self.sent.push_untracked(now);
+            protection.seal(now, number, &mut buf).unwrap();
+        }
+    }
+
     fn repeat_confirmation(&mut self, now: Instant) {
         if let Some(protection) = &mut self.protection {
             protection.repeat_confirmation(now);

@@ -51,7 +51,7 @@ impl Session {
         &mut self,
         now: Instant,
         (from, ecn): (SocketAddr, Option<EcnCodepoint>),
-        packet: &Packet,
+        mut packet: Packet,
         octets: usize,
         may_open: bool,
     ) {
@@ -75,14 +75,17 @@ impl Session {
             return;
         }
         if self.state.get() == SessionState::Draining {
-            self.handle_draining(now, packet);
+            self.handle_draining(now, &packet);
             return;
         }
         let newest = self.ack.largest().is_none_or(|largest| number > largest);
-        let Some(at_once) = self.dispatch(now, packet, number, may_open) else {
+        let traced = self.is_traced().then(|| packet.clone());
+        let Some(at_once) = self.dispatch(now, &mut packet, number, may_open) else {
             return;
         };
-        self.trace_received(now, number, packet, octets);
+        if let Some(packet) = traced {
+            self.trace_received(now, number, &packet, octets);
+        }
         let congested = self.ecn_received.on_packet(ecn);
         self.stats.ce_received += u64::from(congested);
         // The sender should hear of a mark soon (RFC 9000 section 13.2.1).
@@ -104,11 +107,12 @@ impl Session {
         }
     }
 
-    /// Acts on a packet. `None`: it must not be acknowledged; else whether to do so at once.
+    /// Acts on a packet, and takes what a flow keeps of it. `None`: it must not be acknowledged;
+    /// else whether to do so at once.
     fn dispatch(
         &mut self,
         now: Instant,
-        packet: &Packet,
+        packet: &mut Packet,
         number: u64,
         may_open: bool,
     ) -> Option<bool> {
@@ -136,7 +140,7 @@ impl Session {
     fn on_data(
         &mut self,
         now: Instant,
-        packet: &Packet,
+        packet: &mut Packet,
         number: u64,
         may_open: bool,
     ) -> Option<bool> {
@@ -152,7 +156,7 @@ impl Session {
         let received = self.recv.on_data(
             flow,
             header.seq.get(),
-            packet.payload.clone(),
+            std::mem::take(&mut packet.payload),
             last,
             number,
             may_open,

@@ -56,6 +56,10 @@ impl Session {
         }
     }
 
+    pub(super) fn is_traced(&self) -> bool {
+        self.log.is_some()
+    }
+
     pub(super) fn trace_received(
         &mut self,
         now: Instant,
@@ -105,6 +109,10 @@ impl Session {
         _datagram: &[u8],
         _octets: usize,
     ) {
+    }
+
+    pub(super) fn is_traced(&self) -> bool {
+        false
     }
 
     pub(super) fn trace_received(
