@@ -11,35 +11,38 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use vmdt_examples::demo::{self, Demo, Step};
 use vmdt_examples::roles;
-use vmdt_examples::session::{Membership, Settings, unless_stopped};
+use vmdt_examples::session::{Membership, Settings, parse_ticket, unless_stopped};
 use vmdt_examples::terminal::{
     Meter, octets, one_line, parse_fraction, parse_seconds, parse_size, parse_threshold, printable,
 };
-use vmdt_node::{ClusterId, NodeId};
+use vmdt_node::Ticket;
 
 const WALK_THROUGH: &str = "\
 Without a command, a server and a cluster run in this one process: the first node sends PATH, or
 a file made for the purpose, to the second, while every node loses some of its datagrams on
 purpose. The exit code says whether the received file, read back from disk, is the one sent.
 
-As separate processes, in five terminals:
+As separate processes, in five terminals (the server prints its address, vmdt://KEY@127.0.0.1:8080;
+the first member makes the cluster and writes a ticket, which lets others in):
 
   cargo run --release --example file_transfer -- serve --listen 127.0.0.1:8080
-  cargo run --release --example file_transfer -- receive --server 127.0.0.1:8080 --id bob --create 4,3 --out received
-  cargo run --release --example file_transfer -- join --server 127.0.0.1:8080 --id carol
-  cargo run --release --example file_transfer -- join --server 127.0.0.1:8080 --id dave
-  cargo run --release --example file_transfer -- send --server 127.0.0.1:8080 --id alice --to bob Cargo.lock
+  cargo run --release --example file_transfer -- receive --server vmdt://KEY@127.0.0.1:8080 --name bob --create 4,3 --write-ticket ticket --out received
+  cargo run --release --example file_transfer -- join --ticket ticket --name carol
+  cargo run --release --example file_transfer -- join --ticket ticket --name dave
+  cargo run --release --example file_transfer -- send --ticket ticket --name alice --to bob Cargo.lock
 
-On several machines, let the server listen on 0.0.0.0:8080 and give its address to the others.
-Any of them ends with Ctrl-C. While one transfer runs, kill carol or dave: it goes on.
+On several machines, let the server listen on 0.0.0.0:8080 and give the first member its address
+with a name or number in place of 0.0.0.0; the ticket tells the others. A ticket is a secret: who
+has it can join. Any of them ends with Ctrl-C. While one transfer runs, kill carol or dave: it goes
+on.
 
-This is profile 1.0: shares keep members from reading what they carry, but nothing on the wire is
-encrypted or authenticated beyond that. Use it on networks you trust.
+This is profile 1.1: all connections are encrypted and authenticated, and a file is sealed to its
+receiver's key. A name is what a member calls itself; its id follows from its key.
 
 Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage.";
 
@@ -91,9 +94,9 @@ enum Role {
     Send {
         #[command(flatten)]
         member: MemberArgs,
-        /// Id of the receiver
-        #[arg(long, value_name = "ID")]
-        to: NodeId,
+        /// The receiver, by its name or, which is sure, by its id
+        #[arg(long, value_name = "NAME|ID")]
+        to: String,
         /// The file
         path: PathBuf,
         /// How long to wait for the cluster and the receiver
@@ -115,18 +118,26 @@ enum Role {
 
 #[derive(Args)]
 struct MemberArgs {
-    /// The server
-    #[arg(long, value_name = "HOST:PORT")]
-    server: String,
-    /// This node's id, 1 to 16 of A-Z a-z 0-9 _ - [default: a random one]
+    /// What this node calls itself [default: nothing, so that only its id is shown]
     #[arg(long)]
-    id: Option<NodeId>,
+    name: Option<String>,
+    /// A ticket, or the file that it stands in: it names the server and lets into the cluster
+    #[arg(long, value_name = "TICKET|FILE", value_parser = parse_ticket, conflicts_with_all = ["server", "create"])]
+    ticket: Option<Ticket>,
+    /// The server, as it prints it
+    #[arg(
+        long,
+        value_name = "vmdt://KEY@HOST:PORT",
+        requires = "create",
+        required_unless_present = "ticket"
+    )]
+    server: Option<String>,
     /// Create a cluster of N shares of which any K rebuild a message
-    #[arg(long, value_name = "N,K", value_parser = parse_threshold, conflicts_with = "cluster")]
+    #[arg(long, value_name = "N,K", value_parser = parse_threshold, requires = "server")]
     create: Option<(u8, u8)>,
-    /// The cluster to enter [default: the only one that the server lists]
-    #[arg(long, value_name = "ID")]
-    cluster: Option<ClusterId>,
+    /// File for the ticket of the cluster that is created [default: it is printed]
+    #[arg(long, value_name = "FILE", requires = "create")]
+    write_ticket: Option<PathBuf>,
     /// Fraction of this node's datagrams that is lost on purpose
     #[arg(long, default_value_t = 0.0, value_parser = parse_fraction)]
     loss: f64,
@@ -136,19 +147,23 @@ struct MemberArgs {
 }
 
 impl MemberArgs {
-    fn settings(self, downloads: Option<PathBuf>) -> Settings {
-        Settings {
+    fn settings(self, downloads: Option<PathBuf>) -> Result<Settings> {
+        Ok(Settings {
             server: self.server,
-            id: self.id.map(|id| id.to_string()),
-            membership: match (self.create, self.cluster) {
-                (Some((n, k)), _) => Membership::Create { n, k },
-                (None, Some(cluster)) => Membership::Join(cluster),
-                (None, None) => Membership::Only,
+            name: self.name,
+            membership: match (self.create, self.ticket) {
+                (Some((n, k)), _) => Membership::Create {
+                    n,
+                    k,
+                    ticket: self.write_ticket,
+                },
+                (None, Some(ticket)) => Membership::Join(Box::new(ticket)),
+                (None, None) => bail!("--ticket, or --server with --create, is needed"),
             },
             loss: self.loss,
             stall: self.stall,
             downloads,
-        }
+        })
     }
 }
 
@@ -159,6 +174,7 @@ async fn demonstrate(demo: &Demo) -> Result<bool> {
         Step::Ready {
             server,
             nodes,
+            names,
             file,
             size,
         } => {
@@ -172,7 +188,7 @@ async fn demonstrate(demo: &Demo) -> Result<bool> {
                     1 => "receives",
                     _ => "hands on shares",
                 };
-                println!("  {id} on {address} {part}");
+                println!("  {} ({id}) on {address} {part}", names.show(*id));
             }
             println!(
                 "sending {} ({}), {}% of all datagrams are lost on purpose",
@@ -225,9 +241,9 @@ async fn run(cli: Cli) -> Result<bool> {
             .await;
         }
         Some(Role::Serve { listen }) => roles::serve(listen).await?,
-        Some(Role::Join(member)) => roles::join(&member.settings(None)).await?,
+        Some(Role::Join(member)) => roles::join(&member.settings(None)?).await?,
         Some(Role::Receive { member, out, once }) => {
-            roles::receive(&member.settings(Some(out)), once).await?;
+            roles::receive(&member.settings(Some(out))?, once).await?;
         }
         Some(Role::Send {
             member,
@@ -235,7 +251,7 @@ async fn run(cli: Cli) -> Result<bool> {
             path,
             wait,
         }) => {
-            roles::send(&member.settings(None), to, &path, wait).await?;
+            roles::send(&member.settings(None)?, &to, &path, wait).await?;
         }
     }
     Ok(true)
@@ -280,5 +296,15 @@ mod tests {
         assert_eq!(cli.demo.path, Some("server.txt".into()));
         let cli = Cli::try_parse_from(["x", "serve"]).unwrap();
         assert!(matches!(cli.role, Some(Role::Serve { .. })));
+    }
+
+    #[test]
+    fn a_member_needs_a_ticket_or_makes_a_cluster_at_a_server() {
+        let fails = |args: &[&str]| Cli::try_parse_from([&["x", "join"], args].concat()).is_err();
+        assert!(fails(&[]));
+        assert!(fails(&["--server", "vmdt://KEY@h:1"]));
+        assert!(fails(&["--create", "3,2"]));
+        assert!(fails(&["--ticket", "vmdt1aaaa"]), "no ticket");
+        assert!(!fails(&["--server", "vmdt://KEY@h:1", "--create", "3,2"]));
     }
 }

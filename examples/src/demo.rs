@@ -13,6 +13,7 @@ use vmdt_node::{
     Carrier, Event, Events, Node, NodeId, Paths, Policy, Progress, Receipt, Sending, Server,
 };
 
+use crate::names::Names;
 use crate::terminal::{grouped, hex, octets, rate, table};
 
 /// The names of the first nodes; the second one receives.
@@ -91,6 +92,8 @@ pub struct Summary {
     pub received: [u8; 32],
     /// By node.
     pub datagrams: Vec<Datagrams>,
+    /// Of the nodes.
+    pub names: Names,
 }
 
 impl Summary {
@@ -109,8 +112,8 @@ impl std::fmt::Display for Summary {
         writeln!(
             f,
             "{} -> {}: {} in {:.2} s, {}\n",
-            self.from,
-            self.to,
+            self.names.show(self.from),
+            self.names.show(self.to),
             octets(size),
             took.as_secs_f64(),
             rate(size, took)
@@ -118,7 +121,10 @@ impl std::fmt::Display for Summary {
         writeln!(
             f,
             "{}",
-            carried(&[("given", self.receipt.paths()), ("used", &self.used)])
+            carried(
+                &[("given", self.receipt.paths()), ("used", &self.used)],
+                &self.names
+            )
         )?;
         writeln!(f, "{}", self.datagram_table())?;
         writeln!(f, "digest of what was sent:     {}", hex(&self.sent))?;
@@ -145,7 +151,8 @@ impl Summary {
         let (mut sent, mut dropped, mut resent) = (0, 0, 0);
         for d in &self.datagrams {
             (sent, dropped, resent) = (sent + d.sent, dropped + d.dropped, resent + d.resent);
-            rows.push(datagram_row(d.node.as_str(), d.sent, d.dropped, d.resent));
+            let name = self.names.show(d.node);
+            rows.push(datagram_row(&name, d.sent, d.dropped, d.resent));
         }
         rows.push(datagram_row("all", sent, dropped, resent));
         table(&rows)
@@ -168,7 +175,7 @@ fn datagram_row(name: &str, sent: u64, dropped: u64, resent: u64) -> Vec<String>
 
 /// Who carried how much, side by side as several parties saw it.
 #[must_use]
-pub fn carried(sides: &[(&str, &Paths)]) -> String {
+pub fn carried(sides: &[(&str, &Paths)], names: &Names) -> String {
     let mut header = vec!["carrier".to_owned()];
     for (side, _) in sides {
         header.extend([format!("shares {side}"), "octets".to_owned()]);
@@ -181,7 +188,7 @@ pub fn carried(sides: &[(&str, &Paths)]) -> String {
     carriers.dedup();
     let mut rows = vec![header];
     for carrier in carriers {
-        let mut row = vec![carrier.to_string()];
+        let mut row = vec![names.carrier(carrier)];
         for (_, paths) in sides {
             match paths.get(&carrier) {
                 Some(c) => row.extend([grouped(c.shares), octets(c.octets)]),
@@ -198,10 +205,12 @@ pub fn carried(sides: &[(&str, &Paths)]) -> String {
 pub enum Step<'a> {
     /// Everybody is there and the transfer begins.
     Ready {
-        /// The server.
-        server: SocketAddr,
+        /// The server, with the key that it proves.
+        server: &'a str,
         /// The nodes and where they are, sender and receiver first.
         nodes: &'a [(NodeId, SocketAddr)],
+        /// What they are called.
+        names: &'a Names,
         /// What is sent.
         file: &'a Path,
         /// Its size in octets.
@@ -243,7 +252,10 @@ pub async fn run(demo: &Demo, mut tell: impl FnMut(Step<'_>)) -> Result<Summary>
 
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = Server::bind(local).await?;
-    let cluster = start(demo, &server, &out).await?;
+    let at = server
+        .url()
+        .ok_or_else(|| anyhow!("the server has no key"))?;
+    let (cluster, names) = start(demo, &at, &out).await?;
     let [sender, receiver, ..] = cluster.as_slice() else {
         bail!("fewer than two nodes")
     };
@@ -252,8 +264,9 @@ pub async fn run(demo: &Demo, mut tell: impl FnMut(Step<'_>)) -> Result<Summary>
         .map(|node| (node.id(), node.local_addr()))
         .collect();
     tell(Step::Ready {
-        server: server.local_addr(),
+        server: &at,
         nodes: &nodes,
+        names: &names,
         file: &source,
         size,
     });
@@ -290,6 +303,7 @@ pub async fn run(demo: &Demo, mut tell: impl FnMut(Step<'_>)) -> Result<Summary>
         sent,
         received,
         datagrams,
+        names,
     };
     for node in &cluster {
         node.close().await;
@@ -302,17 +316,18 @@ pub async fn run(demo: &Demo, mut tell: impl FnMut(Step<'_>)) -> Result<Summary>
     Ok(summary)
 }
 
-/// Binds the nodes and brings them together.
-async fn start(demo: &Demo, server: &Server, out: &Path) -> Result<Vec<Node>> {
-    let at = server.local_addr().to_string();
+/// Binds the nodes and brings them together. The names are those given here: nobody else is in
+/// the cluster.
+async fn start(demo: &Demo, server: &str, out: &Path) -> Result<(Vec<Node>, Names)> {
+    let mut names = Names::default();
     let mut nodes = Vec::new();
     for number in 0..usize::from(demo.nodes) {
         let name = NAMES
             .get(number)
             .map_or_else(|| format!("node{}", number + 1), |n| (*n).to_owned());
         let mut builder = Node::builder()
-            .server(&at)
-            .id(name)
+            .server(server)
+            .name(&name)
             .local(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
             .inject_loss(demo.loss, number as u64 * 2 + 1);
         if number == 1 {
@@ -321,16 +336,19 @@ async fn start(demo: &Demo, server: &Server, out: &Path) -> Result<Vec<Node>> {
         if let Some(stall) = demo.stall {
             builder = builder.stall_timeout(stall);
         }
-        nodes.push(builder.bind().await?);
+        let node = builder.bind().await?;
+        names.insert(node.id(), &name);
+        nodes.push(node);
     }
     let mut members = nodes.iter();
     let first = members.next().ok_or_else(|| anyhow!("no nodes"))?;
     let cluster = first
         .create_cluster(Policy::k_of_n(demo.k, demo.nodes))
         .await?;
-    let mut joined = vec![cluster.clone()];
+    let ticket = cluster.ticket().await?;
+    let mut joined = vec![cluster];
     for node in members {
-        joined.push(node.join_cluster(cluster.id()).await?);
+        joined.push(node.join(&ticket).await?);
     }
     // the sender must see everybody, and so must those who hand on
     let everybody = async {
@@ -342,7 +360,7 @@ async fn start(demo: &Demo, server: &Server, out: &Path) -> Result<Vec<Node>> {
     timeout(READY_TIMEOUT, everybody)
         .await
         .map_err(|_| anyhow!("the cluster was not ready within {READY_TIMEOUT:?}"))??;
-    Ok(nodes)
+    Ok((nodes, names))
 }
 
 /// Tells progress until the transfer is confirmed.
@@ -429,7 +447,10 @@ mod tests {
 
     #[test]
     fn carriers_of_both_sides_stand_side_by_side() {
-        let carol = Carrier::Member("carol".parse().unwrap());
+        let id = "@carol-carol-car".parse().unwrap();
+        let carol = Carrier::Member(id);
+        let mut names = Names::default();
+        names.insert(id, "carol");
         let given = Paths::from([
             (
                 Carrier::Direct,
@@ -454,7 +475,7 @@ mod tests {
             },
         )]);
         assert_eq!(
-            carried(&[("given", &given), ("used", &used)]),
+            carried(&[("given", &given), ("used", &used)], &names),
             "  carrier    shares given  octets  shares used  octets\n  \
                direct               10  1.0 kB            -       -\n  \
                via carol         1,000  2.0 MB            9   900 B\n"

@@ -5,6 +5,7 @@
 //! - [`roles`]: the same as separate processes: a server, members, a sender, a receiver.
 //! - [`chat`]: a room.
 //! - [`session`]: entering a cluster and waiting for it, which all of them do.
+//! - [`names`]: members as people know them.
 //! - [`terminal`]: what a person sees.
 
 #![allow(
@@ -15,6 +16,7 @@
 
 pub mod chat;
 pub mod demo;
+pub mod names;
 pub mod roles;
 pub mod session;
 pub mod terminal;

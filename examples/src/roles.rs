@@ -10,7 +10,7 @@ use vmdt_node::{Event, NodeId, RegistryEvent, Server};
 
 use crate::demo::{carried, digest_of};
 use crate::session::{
-    Interrupted, Session, Settings, describe, happened, others, stop_requested, unless_stopped,
+    Interrupted, Membership, Session, Settings, happened, others, stop_requested, unless_stopped,
     waiting_for,
 };
 use crate::terminal::{Meter, hex, octets, printable, rate};
@@ -22,8 +22,8 @@ fn say(line: &str) {
     eprintln!("{line}");
 }
 
-fn say_event(event: &Event) {
-    if let Some(text) = describe(event) {
+async fn say_event(session: &mut Session, event: &Event) {
+    if let Some(text) = session.describe(event).await {
         say(&text);
     }
 }
@@ -39,7 +39,10 @@ pub async fn serve(listen: SocketAddr) -> Result<()> {
             listen.ip()
         )
     })?;
-    println!("server on {}", server.local_addr());
+    let at = server
+        .url()
+        .ok_or_else(|| anyhow!("the server has no key"))?;
+    println!("server on {at}");
     let log = async {
         while let Some(event) = server.next_event().await {
             match event {
@@ -79,7 +82,7 @@ pub async fn serve(listen: SocketAddr) -> Result<()> {
 
 /// Opens a session to stay in, and says what the cluster waits for.
 async fn stay(settings: &Settings) -> Result<Session> {
-    let session = open(settings).await?;
+    let mut session = open(settings).await?;
     if let Some(what) = waiting_for(&session.status().await?, session.node.id()) {
         say(&what);
     }
@@ -89,13 +92,29 @@ async fn stay(settings: &Settings) -> Result<Session> {
 /// Opens a session and says who and where it is.
 async fn open(settings: &Settings) -> Result<Session> {
     let session = Session::open(settings, say).await?;
+    let id = session.node.id();
+    let name = match &settings.name {
+        Some(name) => format!("{} is {id}", printable(name)),
+        None => format!("this is {id}"),
+    };
     say(&format!(
-        "{} is in cluster {} at {}; others enter it with --cluster {}",
-        session.node.id(),
+        "{name}, in cluster {} at {}",
         session.cluster.id(),
-        session.node.local_addr(),
-        session.cluster.id()
+        session.node.local_addr()
     ));
+    match &settings.membership {
+        Membership::Create {
+            ticket: Some(path), ..
+        } => say(&format!(
+            "others enter with --ticket {}, or with what stands in it",
+            printable(&path.display().to_string())
+        )),
+        Membership::Create { ticket: None, .. } => say(&format!(
+            "others, whom you trust, enter with --ticket {}",
+            *session.ticket.encode()
+        )),
+        _ => {}
+    }
     Ok(session)
 }
 
@@ -108,10 +127,9 @@ pub async fn join(settings: &Settings) -> Result<()> {
         Err(e) if e.is::<Interrupted>() => return Ok(()),
         opened => opened?,
     };
-    let events = &mut session.events;
     let watch = async {
-        while let Some(event) = events.next().await {
-            say_event(&event);
+        while let Some(event) = session.events.next().await {
+            say_event(&mut session, &event).await;
             if let Event::ClusterLost { cluster, .. } = event {
                 bail!("cluster {cluster} is lost; join again");
             }
@@ -168,7 +186,7 @@ async fn receive_files(session: &mut Session, once: bool) -> Result<()> {
         if let Some(meter) = &mut meter {
             meter.clear();
         }
-        say_event(&event);
+        say_event(session, &event).await;
         match event {
             Event::FileStarted { size, .. } => meter = Some(Meter::new("receiving", size)),
             Event::FileReceived {
@@ -178,7 +196,7 @@ async fn receive_files(session: &mut Session, once: bool) -> Result<()> {
                 ..
             } => {
                 meter = None;
-                say(carried(&[("used", &paths)]).trim_end());
+                say(carried(&[("used", &paths)], &session.names).trim_end());
                 // the digest of what is on the disk, not of what was written to it
                 let (_, found) = digest_of(&path).await?;
                 if found != digest {
@@ -208,12 +226,12 @@ async fn receive_files(session: &mut Session, once: bool) -> Result<()> {
     }
 }
 
-/// Sends one file.
+/// Sends one file to the member with this name or id.
 ///
 /// # Errors
 /// When the file can't be read, the cluster or the receiver is not there within `patience`, or the
 /// transfer fails or is interrupted.
-pub async fn send(settings: &Settings, to: NodeId, path: &Path, patience: Duration) -> Result<()> {
+pub async fn send(settings: &Settings, to: &str, path: &Path, patience: Duration) -> Result<()> {
     // before anybody is bothered
     let (_, digest) = digest_of(path).await?;
     let opened = timeout(patience, open(settings));
@@ -231,12 +249,14 @@ pub async fn send(settings: &Settings, to: NodeId, path: &Path, patience: Durati
 
 async fn send_file(
     session: &mut Session,
-    to: NodeId,
+    to: &str,
     path: &Path,
     digest: [u8; 32],
     patience: Duration,
 ) -> Result<()> {
-    unless_stopped(wait_for(session, to, patience)).await?;
+    let to = unless_stopped(wait_for(session, to, patience)).await?;
+    let receiver = session.names.show(to);
+    say(&format!("sending to {receiver}, whose id is {to}"));
     let mut sending = session.node.send_path(to, path).await?;
     let total = std::fs::metadata(path).map(|m| m.len()).ok();
     let mut meter = Meter::new("sending", total);
@@ -253,11 +273,11 @@ async fn send_file(
                 return Err(Interrupted.into());
             }
             result = sending.delivered() => break result,
-            event = session.events.next() => if let Some(event) = event {
-                if describe(&event).is_some() {
-                    meter.clear();
-                }
-                say_event(&event);
+            event = session.events.next() => if let Some(event) = event
+                && let Some(text) = session.describe(&event).await
+            {
+                meter.clear();
+                say(&text);
             },
             next = progress.next() => match next {
                 Some(next) => delivered = next.delivered,
@@ -271,13 +291,13 @@ async fn send_file(
     drop(meter);
     let receipt = receipt?;
     say(&format!(
-        "{to} has {}: {} in {:.2} s, {}",
+        "{receiver} has {}: {} in {:.2} s, {}",
         printable(&path.display().to_string()),
         octets(receipt.octets),
         receipt.took.as_secs_f64(),
         rate(receipt.octets, receipt.took)
     ));
-    say(carried(&[("given", receipt.paths())]).trim_end());
+    say(carried(&[("given", receipt.paths())], &session.names).trim_end());
     let (sent, lost) = session.node.injected_loss();
     if lost > 0 {
         say(&format!(
@@ -295,8 +315,8 @@ async fn send_file(
     Ok(())
 }
 
-/// Waits until messages can be sent and the receiver is there.
-async fn wait_for(session: &mut Session, to: NodeId, patience: Duration) -> Result<()> {
+/// Waits until messages can be sent and the receiver, by its name or id, is there.
+async fn wait_for(session: &mut Session, to: &str, patience: Duration) -> Result<NodeId> {
     let deadline = Instant::now() + patience;
     let mut said = String::new();
     loop {
@@ -304,14 +324,14 @@ async fn wait_for(session: &mut Session, to: NodeId, patience: Duration) -> Resu
         let here = others(&status, session.node.id());
         let what = match waiting_for(&status, session.node.id()) {
             Some(what) => what,
-            None if here.contains(&to) => return Ok(()),
-            None => {
-                let names: Vec<String> = here.iter().map(ToString::to_string).collect();
-                format!(
-                    "waiting for {to} (members that are here: {})",
-                    names.join(", ")
-                )
-            }
+            None => match session.names.find(to, &here)? {
+                Some(id) => return Ok(id),
+                None => format!(
+                    "waiting for {} (members that are here: {})",
+                    printable(to),
+                    session.names.list(&here)
+                ),
+            },
         };
         if what != said {
             say(&what);
@@ -319,7 +339,7 @@ async fn wait_for(session: &mut Session, to: NodeId, patience: Duration) -> Resu
         }
         tokio::select! {
             event = timeout(LOOK_AGAIN, session.events.next()) => match event {
-                Ok(Some(event)) => say_event(&event),
+                Ok(Some(event)) => say_event(session, &event).await,
                 Ok(None) => bail!("the node was closed"),
                 Err(_) => {}
             },

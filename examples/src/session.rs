@@ -1,21 +1,22 @@
 //! Entering a cluster and waiting for it.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use vmdt_node::seal::keyfile::{self, KeyFileError};
+use vmdt_node::seal::ticket::TICKET_MAX_LEN;
 use vmdt_node::{
-    Cluster, ClusterEntry, ClusterId, ClusterStatus, Event, Events, MemberState, Node, NodeId,
-    Policy, safe_name,
+    Cluster, ClusterStatus, Event, Events, MemberState, Node, NodeError, NodeId, Policy, Ticket,
+    safe_name,
 };
 
+use crate::names::Names;
 use crate::terminal::{octets, plural, printable};
 
-/// Members beyond n that a cluster made here takes.
-const SPARE_MEMBERS: u16 = 16;
 /// Attempts to reach the server before a program gives up. A name may have several addresses.
 const ATTEMPTS: u32 = 4;
 /// How long a program that ends waits for the server's good-bye.
@@ -23,7 +24,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a receiver that ends waits until its last confirmations are there.
 const LINGER: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(100);
-/// How often the server is asked for clusters while it has none.
+/// How often a ticket that is not there or not good yet is looked at.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Someone pressed Ctrl-C, or the system asked the program to end.
@@ -69,20 +70,22 @@ pub enum Membership {
         n: u8,
         /// Shares that rebuild a message.
         k: u8,
+        /// Where its ticket goes, for others to find.
+        ticket: Option<PathBuf>,
     },
-    /// This one.
-    Join(ClusterId),
-    /// The only one that the server lists.
-    Only,
+    /// That of this ticket.
+    Join(Box<Ticket>),
+    /// That of the ticket in this file, as soon as it is there and good.
+    Find(PathBuf),
 }
 
 /// How a program takes part.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `host:port`.
-    pub server: String,
-    /// The node's id; a random one where there is none.
-    pub id: Option<String>,
+    /// `vmdt://KEY@host:port`; nothing where a ticket names the server.
+    pub server: Option<String>,
+    /// What the node calls itself.
+    pub name: Option<String>,
     /// Which cluster.
     pub membership: Membership,
     /// Datagrams lost on purpose, 0 to 1.
@@ -91,6 +94,34 @@ pub struct Settings {
     pub stall: Option<Duration>,
     /// Where received files go; without it they are refused.
     pub downloads: Option<PathBuf>,
+}
+
+/// A ticket, from its text or from the file that it stands in: only its owner may be able to read
+/// that.
+///
+/// # Errors
+/// What is wrong, for a person.
+pub fn parse_ticket(text: &str) -> Result<Ticket, String> {
+    let prefix = text.trim_start().get(..5).unwrap_or_default();
+    if prefix.eq_ignore_ascii_case("vmdt1") {
+        return text.parse().map_err(|e| format!("{e}"));
+    }
+    read_ticket(Path::new(text)).map_err(|e| format!("{e:#}"))
+}
+
+/// Reads a ticket from a file.
+pub(crate) fn read_ticket(path: &Path) -> Result<Ticket> {
+    let octets = keyfile::read_secret(path, TICKET_MAX_LEN)?;
+    let wrong = |cause: String| anyhow!("{} holds no ticket: {cause}", path.display());
+    let text = std::str::from_utf8(&octets).map_err(|e| wrong(e.to_string()))?;
+    text.parse().map_err(|e| wrong(format!("{e}")))
+}
+
+/// Writes a ticket to a file that only its owner can read.
+fn write_ticket(path: &Path, ticket: &Ticket) -> Result<()> {
+    let mut text = ticket.encode();
+    text.push('\n');
+    Ok(keyfile::replace_secret(path, text.as_bytes())?)
 }
 
 /// A node in a cluster.
@@ -102,6 +133,10 @@ pub struct Session {
     pub events: Events,
     /// The cluster it entered.
     pub cluster: Cluster,
+    /// A ticket for that cluster.
+    pub ticket: Ticket,
+    /// The members' names, as far as they are known.
+    pub names: Names,
 }
 
 impl Session {
@@ -113,15 +148,21 @@ impl Session {
         let node = bind(settings).await?;
         let mut events = node.events();
         let entered = async {
-            registered(&mut events, &settings.server).await?;
+            registered(&mut events, settings).await?;
             enter(&node, &settings.membership, note).await
         };
         match entered.await {
-            Ok(cluster) => Ok(Session {
-                node,
-                events,
-                cluster,
-            }),
+            Ok((cluster, ticket)) => {
+                let mut names = Names::default();
+                names.insert(node.id(), settings.name.as_deref().unwrap_or_default());
+                Ok(Session {
+                    node,
+                    events,
+                    cluster,
+                    ticket,
+                    names,
+                })
+            }
             Err(error) => {
                 node.close().await;
                 Err(error)
@@ -129,15 +170,32 @@ impl Session {
         }
     }
 
-    /// The cluster as it is now.
+    /// The cluster as it is now. The members' names are taken in.
     ///
     /// # Errors
     /// When this node is not a member any more.
-    pub async fn status(&self) -> Result<ClusterStatus> {
-        self.cluster
-            .status()
-            .await?
-            .ok_or_else(|| anyhow!("this node is no longer a member of {}", self.cluster.id()))
+    pub async fn status(&mut self) -> Result<ClusterStatus> {
+        let status =
+            self.cluster.status().await?.ok_or_else(|| {
+                anyhow!("this node is no longer a member of {}", self.cluster.id())
+            })?;
+        self.names.learn(&status);
+        Ok(status)
+    }
+
+    /// An event in a person's words, with the names that are known by now; `None` for those that
+    /// are no news.
+    pub async fn describe(&mut self, event: &Event) -> Option<String> {
+        // whether it is news does not depend on the names
+        describe(event, &self.names)?;
+        let _ = self.status().await;
+        describe(event, &self.names)
+    }
+
+    /// This node as people know it.
+    #[must_use]
+    pub fn own_name(&self) -> String {
+        self.names.show(self.node.id())
     }
 
     /// Waits until the last confirmations have reached the others, for a few seconds at the most:
@@ -172,11 +230,15 @@ impl Session {
 async fn bind(settings: &Settings) -> Result<Node> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|e| anyhow!("the system gives no random numbers: {e}"))?;
-    let mut builder = Node::builder()
-        .server(&settings.server)
-        .inject_loss(settings.loss, u64::from_le_bytes(seed));
-    if let Some(id) = &settings.id {
-        builder = builder.id(id);
+    let mut builder = Node::builder().inject_loss(settings.loss, u64::from_le_bytes(seed));
+    if let Some(server) = &settings.server {
+        builder = builder.server(server);
+    }
+    if let Membership::Join(ticket) = &settings.membership {
+        builder = builder.ticket(ticket);
+    }
+    if let Some(name) = &settings.name {
+        builder = builder.name(name);
     }
     if let Some(stall) = settings.stall {
         builder = builder.stall_timeout(stall);
@@ -188,7 +250,7 @@ async fn bind(settings: &Settings) -> Result<Node> {
 }
 
 /// Waits for the registration. A node tries for ever; a person wants to know.
-async fn registered(events: &mut Events, server: &str) -> Result<()> {
+async fn registered(events: &mut Events, settings: &Settings) -> Result<()> {
     let mut attempts = 0;
     loop {
         match events.next().await {
@@ -196,8 +258,8 @@ async fn registered(events: &mut Events, server: &str) -> Result<()> {
             Some(Event::ServerLost { reason, .. }) => {
                 attempts += 1;
                 if attempts >= ATTEMPTS {
-                    let address = server.strip_prefix("vmdt://").unwrap_or(server);
-                    match TcpStream::connect(address.trim_end_matches('/')).await {
+                    let server = server_of(settings);
+                    match TcpStream::connect(&server).await {
                         Ok(_) => bail!(
                             "{} (the server {server} can be reached)",
                             printable(&reason)
@@ -215,32 +277,58 @@ async fn registered(events: &mut Events, server: &str) -> Result<()> {
     }
 }
 
-/// Enters a cluster. While the server has none, [`Membership::Only`] waits for one; `note` is told.
+/// The first server's host and port.
+fn server_of(settings: &Settings) -> String {
+    match (&settings.server, &settings.membership) {
+        (Some(server), _) => {
+            let server = server.trim_end_matches('/');
+            let server = server.strip_prefix("vmdt://").unwrap_or(server);
+            let name = server.rsplit_once('@').map_or(server, |(_, name)| name);
+            name.to_owned()
+        }
+        (None, Membership::Join(ticket)) => ticket
+            .servers()
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        (None, _) => String::new(),
+    }
+}
+
+/// Enters a cluster, and has a ticket for it. [`Membership::Find`] waits for one; `note` is told.
 pub(crate) async fn enter(
     node: &Node,
     membership: &Membership,
     mut note: impl FnMut(&str),
-) -> Result<Cluster> {
+) -> Result<(Cluster, Ticket)> {
     match membership {
-        Membership::Create { n, k } => {
-            let policy = Policy::k_of_n(*k, *n).max_members(u16::from(*n) + SPARE_MEMBERS);
-            Ok(node.create_cluster(policy).await?)
+        Membership::Create { n, k, ticket: path } => {
+            let cluster = node.create_cluster(Policy::k_of_n(*k, *n)).await?;
+            let ticket = cluster.ticket().await?;
+            if let Some(path) = path {
+                write_ticket(path, &ticket)?;
+            }
+            Ok((cluster, ticket))
         }
-        Membership::Join(id) => Ok(node.join_cluster(id).await?),
-        Membership::Only => {
-            let mut noted = false;
+        Membership::Join(ticket) => Ok((node.join(ticket).await?, (**ticket).clone())),
+        Membership::Find(path) => {
+            let mut noted = String::new();
             loop {
-                let listed = node.list_clusters().await?;
-                match listed.as_slice() {
-                    [only] => return Ok(node.join_cluster(&only.cluster).await?),
-                    [] if !noted => {
-                        note(
-                            "the server has no cluster yet: waiting for one (someone must join with --create N,K)",
-                        );
-                        noted = true;
-                    }
-                    [] => {}
-                    several => bail!("{}", choose(several)),
+                let waiting = match read_ticket(path) {
+                    Ok(ticket) => match node.join(&ticket).await {
+                        Ok(cluster) => return Ok((cluster, ticket)),
+                        // one from before, perhaps, which is about to be replaced
+                        Err(error @ NodeError::Request { .. }) => {
+                            format!("waiting for a ticket ({})", printable(&error.to_string()))
+                        }
+                        Err(error) => return Err(error.into()),
+                    },
+                    Err(error) if is_missing(&error) => "waiting for a ticket".to_owned(),
+                    Err(error) => return Err(error),
+                };
+                if waiting != noted {
+                    note(&waiting);
+                    noted = waiting;
                 }
                 sleep(ASK_AGAIN).await;
             }
@@ -248,24 +336,9 @@ pub(crate) async fn enter(
     }
 }
 
-fn choose(clusters: &[ClusterEntry]) -> String {
-    let list: Vec<String> = clusters
-        .iter()
-        .map(|c| {
-            format!(
-                "{} (by {}, {} member{})",
-                c.cluster,
-                c.creator,
-                c.members,
-                plural(c.members.into())
-            )
-        })
-        .collect();
-    format!(
-        "the server has {} clusters; choose one with --cluster ID: {}",
-        clusters.len(),
-        list.join(", ")
-    )
+fn is_missing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(KeyFileError::Io { source, .. })
+        if source.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// What the cluster still waits for; `None` when messages can be sent.
@@ -300,7 +373,8 @@ pub fn others(status: &ClusterStatus, own: NodeId) -> Vec<NodeId> {
 
 /// An event in a person's words; `None` for those that are no news.
 #[must_use]
-pub fn describe(event: &Event) -> Option<String> {
+pub fn describe(event: &Event, names: &Names) -> Option<String> {
+    let who = |id: &NodeId| names.show(*id);
     Some(match event {
         Event::Registered => "connected to the server".to_owned(),
         Event::ServerLost { reason, retry_in } => {
@@ -317,9 +391,13 @@ pub fn describe(event: &Event) -> Option<String> {
                 printable(reason)
             )
         }
-        Event::Member { id, state, .. } => format!("{id} {}", happened(*state)),
+        Event::Member { id, state, .. } => format!("{} {}", who(id), happened(*state)),
         Event::Message { from, data, .. } => {
-            format!("{from}: {}", printable(&String::from_utf8_lossy(data)))
+            format!(
+                "{}: {}",
+                who(from),
+                printable(&String::from_utf8_lossy(data))
+            )
         }
         Event::FileStarted {
             from, name, size, ..
@@ -327,32 +405,38 @@ pub fn describe(event: &Event) -> Option<String> {
             let size = size
                 .map(|s| format!(" ({})", octets(s)))
                 .unwrap_or_default();
-            format!("{from} sends {}{size}", printable(&safe_name(name)))
+            format!("{} sends {}{size}", who(from), printable(&safe_name(name)))
         }
         Event::FileReceived {
             from, path, size, ..
         } => {
             format!(
-                "{} from {from} is complete ({})",
+                "{} from {} is complete ({})",
                 printable(&path.display().to_string()),
+                who(from),
                 octets(*size)
             )
         }
         Event::ReceiveFailed { from, error, .. } => {
             format!(
-                "what {from} sent did not arrive: {}",
+                "what {} sent did not arrive: {}",
+                who(from),
                 printable(&error.to_string())
             )
         }
-        Event::PathUp { peer, address } => format!("direct path to {peer} at {address}"),
-        Event::PathDown { peer } => format!("no direct path to {peer}"),
+        Event::PathUp { peer, address } => format!("direct path to {} at {address}", who(peer)),
+        Event::PathDown { peer } => format!("no direct path to {}", who(peer)),
         Event::BadShare { from, index, .. } => {
             format!(
-                "{from} handed over a share ({index}) that is not what was announced; it was not used"
+                "{} handed over a share ({index}) that is not what was announced; it was not used",
+                who(from)
             )
         }
         Event::OpenPeer { peer } => {
-            format!("{peer} speaks profile 1.0: what goes there is not protected")
+            format!(
+                "{} speaks profile 1.0: what goes there is not protected",
+                who(peer)
+            )
         }
         _ => return None,
     })
@@ -366,5 +450,45 @@ pub fn happened(state: MemberState) -> &'static str {
         MemberState::Back => "is back",
         MemberState::Away => "has lost its connection",
         MemberState::Left => "has left",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_named_without_its_key() {
+        for (server, name) in [
+            ("vmdt://KEY@host:1/", "host:1"),
+            ("vmdt://KEY@[::1]:1", "[::1]:1"),
+            ("host:1", "host:1"),
+        ] {
+            let settings = Settings {
+                server: Some(server.into()),
+                name: None,
+                membership: Membership::Find(PathBuf::new()),
+                loss: 0.0,
+                stall: None,
+                downloads: None,
+            };
+            assert_eq!(server_of(&settings), name);
+        }
+    }
+
+    #[test]
+    fn a_ticket_is_a_text_or_a_file_that_only_its_owner_reads() {
+        let error = parse_ticket("VMDT1abc").unwrap_err();
+        assert!(error.contains("typing error"), "{error}");
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("ticket");
+        let text = path.to_str().unwrap();
+        let error = parse_ticket(text).unwrap_err();
+        assert!(error.contains(text), "{error}");
+        assert!(is_missing(&read_ticket(&path).unwrap_err()));
+        keyfile::replace_secret(&path, b"something else\n").unwrap();
+        let error = parse_ticket(text).unwrap_err();
+        assert!(error.contains("holds no ticket"), "{error}");
+        assert!(!is_missing(&read_ticket(&path).unwrap_err()));
     }
 }

@@ -6,6 +6,8 @@
 //! runs the files named on its command line, to look at a finding with ordinary tools.
 
 mod connection;
+mod handshake;
+mod sealed;
 mod seeds;
 mod shares;
 mod wire;
@@ -14,7 +16,9 @@ use std::fs;
 use std::process::ExitCode;
 
 pub use connection::connection_pair;
-pub use shares::{share_parse, share_set};
+pub use handshake::session_messages;
+pub use sealed::{sealed_structures, tickets};
+pub use shares::{manifest_parse, manifest_shares, share_parse, share_set};
 pub use wire::{control_lines, line_framer, udp_headers};
 
 /// A target, with the inputs to begin from.
@@ -29,7 +33,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 11] = [
     Target {
         name: "udp_headers",
         run: udp_headers,
@@ -59,6 +63,31 @@ pub const TARGETS: [Target; 6] = [
         name: "connection_pair",
         run: connection_pair,
         seeds: seeds::connection_pair,
+    },
+    Target {
+        name: "manifest_parse",
+        run: manifest_parse,
+        seeds: seeds::manifest_parse,
+    },
+    Target {
+        name: "manifest_shares",
+        run: manifest_shares,
+        seeds: seeds::manifest_shares,
+    },
+    Target {
+        name: "sealed_structures",
+        run: sealed_structures,
+        seeds: seeds::sealed_structures,
+    },
+    Target {
+        name: "tickets",
+        run: tickets,
+        seeds: seeds::tickets,
+    },
+    Target {
+        name: "session_messages",
+        run: session_messages,
+        seeds: seeds::session_messages,
     },
 ];
 

@@ -1,12 +1,34 @@
 //! Inputs to begin from: small, valid, and of every kind that a target tells apart.
 
+use std::num::NonZeroU8;
+
 use bytes::Bytes;
+use data_encoding::BASE32_NOPAD;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
+use vmdt_seal::announcement::{Placement, SealedDetails, envelope};
+use vmdt_seal::cookie::{COOKIE_LEN, Cookie};
+use vmdt_seal::descriptor::{Descriptor, DescriptorDetails};
+use vmdt_seal::e2e::{self, TransferContext};
+use vmdt_seal::identity::SecretIdentity;
+use vmdt_seal::invite::{Invite, InviteSecret, InviteTerms, Rights};
+use vmdt_seal::membership::Membership;
+use vmdt_seal::prekey::{PrekeyConfig, PrekeyStore};
+use vmdt_seal::profile::{Profile, ProfileDetails};
+use vmdt_seal::receipt::{DeliveryReceipt, HolderReceipt};
+use vmdt_seal::revocation::{RevocationDetails, RevocationList};
+use vmdt_seal::rotation::Rotation;
+use vmdt_seal::session::{OfferView, Pattern, Responder, Step, Suites};
+use vmdt_seal::ticket::Ticket;
+use vmdt_ssms::v2::{Form, Sealer};
 use vmdt_ssms::{Threshold, split_slice};
 use vmdt_testkit::SimRng;
-use vmdt_wire::segment::{Ack, AckBlock, Fin, FinKind, Hole, Nak, Syn, SynKind};
+use vmdt_wire::segment::{Ack, AckBlock, EcnCounts, Fin, FinKind, Hole, Nak, Syn, SynKind};
 use vmdt_wire::{Flags, FlowId, Header, MessageId, NodeId, Packet, PacketType, Seq, ShareIndex};
+
+use crate::handshake::Sides;
+use crate::sealed::{INVITES, person};
+use crate::shares::sealed;
 
 /// Lines of all types in the bar form, whose parameters are also those of the slash form.
 const LINES: [&str; 31] = [
@@ -79,6 +101,15 @@ pub(crate) fn udp_headers() -> Vec<Vec<u8>> {
         ack.emit_into(&mut payload);
         payloads.push((PacketType::Ack, payload));
     }
+    let mut ack = Ack::new(250, 1 << 20, 1_000, 7, blocks(2)).expect("a valid ACK");
+    ack.ecn = Some(EcnCounts {
+        ect0: 900,
+        ect1: 0,
+        ce: 3,
+    });
+    let mut payload = Vec::new();
+    ack.emit_into(&mut payload);
+    payloads.push((PacketType::Ack, payload));
     for count in [1, 5] {
         let hole = Hole {
             first: Seq(65_530),
@@ -271,6 +302,202 @@ pub(crate) fn connection_pair() -> Vec<Vec<u8>> {
         let mut script = vec![at, 0, 31, 3];
         script.extend(rng.bytes(300));
         seeds.push(script);
+    }
+    seeds
+}
+
+pub(crate) fn manifest_parse() -> Vec<Vec<u8>> {
+    [
+        (2, 2, Form::Replicated, 0),
+        (3, 5, Form::Replicated, 40),
+        (3, 5, Form::Dispersed, 40),
+        (9, 40, Form::Dispersed, 300),
+    ]
+    .into_iter()
+    .map(|(k, n, form, len)| sealed(k, n, form, 1, &vec![7; len]).manifest.encode())
+    .collect()
+}
+
+pub(crate) fn manifest_shares() -> Vec<Vec<u8>> {
+    let mut rng = SimRng::from_seed(4);
+    (0..8).map(|at| rng.bytes(60 + at * 30)).collect()
+}
+
+/// An invite of the first person's, or of the second's, whom the first has invited.
+fn invited(descriptor: &Descriptor) -> (Vec<Invite>, Vec<InviteSecret>, Vec<Membership>) {
+    let terms = InviteTerms {
+        rights: Rights::ALL,
+        expires_ms: u64::MAX,
+        max_uses: 3,
+    };
+    let (mut invites, mut secrets) = (Vec::new(), Vec::new());
+    let mut members = vec![Membership::of_creator(&person(1), descriptor, 1).expect("a creator")];
+    for (at, seed) in INVITES.iter().enumerate() {
+        let at = at as u8;
+        let chain = (at > 0).then(|| members.last()).flatten();
+        // the invite's seed is what is drawn first
+        let mut rng = Fixed(*seed);
+        let (invite, secret) =
+            Invite::issue(&person(at + 1), chain, descriptor, &terms, &mut rng).expect("an invite");
+        let member = Membership::accept(&invite, &secret, person(at + 2).public(), 2);
+        members.push(member.expect("a membership"));
+        invites.push(invite);
+        secrets.push(secret);
+    }
+    (invites, secrets, members)
+}
+
+/// Draws the same octets again and again: whose signatures the seeds hold is known.
+struct Fixed([u8; 16]);
+
+impl rand_chacha::rand_core::TryRng for Fixed {
+    type Error = core::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        Ok(0)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        Ok(0)
+    }
+
+    fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Self::Error> {
+        for (to, from) in to.iter_mut().zip(self.0.iter().cycle()) {
+            *to = *from;
+        }
+        Ok(())
+    }
+}
+
+impl rand_chacha::rand_core::TryCryptoRng for Fixed {}
+
+fn descriptor() -> Descriptor {
+    let details = DescriptorDetails {
+        k: 2,
+        n: 3,
+        options: 1,
+        name: "friends".into(),
+        created_ms: 1,
+    };
+    Descriptor::sign(&person(1), &details, &mut Fixed([5; 16])).expect("a descriptor")
+}
+
+fn details(alice: &SecretIdentity, bob: &SecretIdentity, prekeys: &PrekeyStore) -> SealedDetails {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let prekey = prekeys.current().public();
+    let context = TransferContext {
+        sender: alice.public(),
+        receiver: bob.public(),
+        transfer: [5; 16],
+        prekey_id: prekey.id,
+    };
+    let threshold = Threshold::new(2, 3).expect("2 <= k <= n");
+    let sealer = Sealer::new(threshold, envelope(&context).expect("an envelope"));
+    let manifest = sealer.seal(b"hello", &mut rng).expect("sealed").manifest;
+    let (encapsulated, secret) =
+        e2e::encapsulate(&prekey, &context, &mut rng).expect("a good prekey");
+    let label = Some((&secret, &b"report.pdf"[..]));
+    SealedDetails::sign(alice, &context, encapsulated, &manifest, 3, label).expect("details")
+}
+
+pub(crate) fn sealed_structures() -> Vec<Vec<u8>> {
+    let (alice, bob, carol) = (person(1), person(2), person(3));
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let prekeys = PrekeyStore::new(PrekeyConfig::default(), 0, &mut rng);
+    let said = ProfileDetails {
+        name: "Alice".into(),
+        addresses: vec![
+            "192.0.2.1:7000".parse().expect("an address"),
+            "[2001:db8::1]:7001".parse().expect("an address"),
+        ],
+        capabilities: vec!["mailbox".into()],
+    };
+    let profile = Profile::sign(&alice, &said, prekeys.current().public(), 1).expect("a profile");
+    let descriptor = descriptor();
+    let (invites, _, members) = invited(&descriptor);
+    let message = MessageId::from_random([7; 12]);
+    let index = |index| NonZeroU8::new(index).expect("not 0");
+    let holders = [(index(1), carol.node_id()), (index(2), bob.node_id())];
+    let placement = Placement::sign(&alice, message, 4, &holders).expect("a placement");
+    let revoked = RevocationDetails {
+        cluster: descriptor.hash(),
+        version: 9,
+        removed: vec![carol.node_id()],
+        invites: invites.iter().map(Invite::id).take(1).collect(),
+        kept: vec![bob.node_id()],
+    };
+    let revoked = RevocationList::sign(&alice, &revoked).expect("a list");
+    let digest = [9; 32];
+    let held = HolderReceipt::sign(&bob, message, index(2), digest, carol.node_id(), 1);
+    let delivered = DeliveryReceipt::sign(&bob, message, digest, alice.node_id(), 1);
+    let mut seeds = vec![
+        alice.credential(1).encode(),
+        profile.octets().to_vec(),
+        details(&alice, &bob, &prekeys).octets().to_vec(),
+        placement.octets().to_vec(),
+        descriptor.octets().to_vec(),
+        revoked.octets().to_vec(),
+        held.octets().to_vec(),
+        delivered.octets().to_vec(),
+        Rotation::sign(&alice, &bob, 1).octets().to_vec(),
+        prekeys.encode().to_vec(),
+    ];
+    seeds.extend(invites.iter().map(|invite| invite.octets().to_vec()));
+    seeds.extend(members.iter().map(|member| member.octets().to_vec()));
+    seeds
+}
+
+pub(crate) fn tickets() -> Vec<Vec<u8>> {
+    let (invites, secrets, _) = invited(&descriptor());
+    let mut seeds = vec![b"7-crossover-clockwork".to_vec(), b" 9999 x y ".to_vec()];
+    for (invite, secret) in invites.into_iter().zip(secrets) {
+        let servers = ["192.0.2.1:7000", "[2001:db8::1]:1", "server.example:8443"];
+        let servers = servers.map(|server| server.parse().expect("an address"));
+        let ticket = Ticket::new(servers.to_vec(), person(4).public(), invite, secret);
+        let text = ticket.expect("a ticket").encode().to_string();
+        // What the target puts the check behind.
+        let octets = text.strip_prefix("vmdt1").expect("a prefix").to_uppercase();
+        let mut octets = BASE32_NOPAD.decode(octets.as_bytes()).expect("base32");
+        octets.truncate(octets.len() - 4);
+        seeds.push(octets);
+        seeds.push(text.into_bytes());
+    }
+    seeds
+}
+
+pub(crate) fn session_messages() -> Vec<Vec<u8>> {
+    let mut messages = Vec::new();
+    for pattern in [Pattern::Xx, Pattern::Ik] {
+        let mut sides = Sides::new();
+        let mut initiator = sides.offer(pattern);
+        let octets = initiator.offer().to_vec();
+        let offer = OfferView::parse(&octets).expect("an offer");
+        messages.push(offer.cookie_message(&Cookie([3; COOKIE_LEN])));
+        messages.push(offer.restart_message());
+        let alice = sides.alice.node_id();
+        let responder =
+            Responder::read(&sides.bob, alice, &offer, &mut sides.rng).expect("an offer");
+        let (answer, _) = responder.answer(Suites::ALL, b"").expect("an answer");
+        if let Ok(Step::Established(established)) = initiator.read(&answer, &mut sides.rng) {
+            messages.extend(established.confirm);
+        }
+        messages.push(answer);
+        messages.push(octets);
+    }
+    // With a cookie in it, the offer has another form.
+    let mut sides = Sides::new();
+    let mut initiator = sides.offer(Pattern::Xx);
+    let cookie = messages.first().cloned().unwrap_or_default();
+    let _ = initiator.read(&cookie, &mut sides.rng);
+    messages.push(initiator.offer().to_vec());
+    // The first octet chooses: even, the message as it is.
+    let mut seeds: Vec<Vec<u8>> = messages
+        .into_iter()
+        .flat_map(|message| [0, 2].map(|choice| [&[choice], message.as_slice()].concat()))
+        .collect();
+    let mut rng = SimRng::from_seed(5);
+    for choice in [1, 3, 1, 3] {
+        seeds.push([&[choice], rng.bytes(80).as_slice()].concat());
     }
     seeds
 }

@@ -4,6 +4,9 @@ use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
+use vmdt_ssms::v2::{
+    self, Added, Collector, Envelope, Form, Manifest, OpenError, PartyId, Recipient, Sealed, Sealer,
+};
 use vmdt_ssms::{HEAD_LEN, ReconstructError, Share, Threshold, reconstruct, split_slice};
 
 /// One share: what [`Share::parse`] accepts keeps all its rules and comes out again as it went in,
@@ -128,6 +131,102 @@ fn altered_set(input: &mut Unstructured<'_>) -> Result<()> {
             assert!(matches!(error, ReconstructError::TooFew { .. }), "{error}");
         }
         Err(_) => {}
+    }
+    Ok(())
+}
+
+/// A manifest of `v2`: what is accepted is written as it was read, and a collector for it takes
+/// nothing of what the input holds.
+pub fn manifest_parse(data: &[u8]) {
+    let manifest = match Manifest::parse_unverified(data) {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            return;
+        }
+    };
+    assert_eq!(manifest.encode(), data);
+    assert_eq!(manifest.encoded_len(), data.len());
+    let threshold = manifest.threshold();
+    assert!(2 <= threshold.k() && threshold.k() <= threshold.n());
+    assert!(manifest.body_len() <= manifest.size() as usize);
+    let again = Manifest::parse_unverified(data).expect("as before");
+    assert_eq!(again.digest(), manifest.digest());
+    let mut collector = Collector::new(manifest);
+    assert!(collector.add(Bytes::copy_from_slice(data)).is_err());
+    assert!(matches!(collector.open(), Err(OpenError::TooFew { .. })));
+}
+
+/// A sealed message of `v2`, small and the same for the same arguments.
+pub(crate) fn sealed(k: u8, n: u8, form: Form, seed: u64, message: &[u8]) -> Sealed {
+    let threshold = Threshold::new(k, n).expect("2 <= k <= n");
+    let party = |id: &[u8]| PartyId::new(id).expect("a short id");
+    let envelope = Envelope::new([9; 16], party(b"alice"), Recipient::One(party(b"bob")));
+    let sealer = Sealer::new(threshold, envelope).with_form(form);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    sealer.seal(message, &mut rng).expect("a short message")
+}
+
+/// Shares of `v2`, some of which the input alters: every altered one is refused, every genuine
+/// one taken, and with k of these the message comes out.
+pub fn manifest_shares(data: &[u8]) {
+    // Running out of input ends a case early; there is nothing to check about it.
+    let _ = collect(&mut Unstructured::new(data));
+}
+
+fn collect(input: &mut Unstructured<'_>) -> Result<()> {
+    let k = input.int_in_range(2..=6)?;
+    let n = input.int_in_range(k..=9)?;
+    let form = if input.arbitrary()? {
+        Form::Dispersed
+    } else {
+        Form::Replicated
+    };
+    let seed = input.arbitrary()?;
+    let len = usize::from(input.arbitrary::<u8>()?).min(input.len());
+    let message = input.bytes(len)?;
+    let Sealed { manifest, shares } = sealed(k, n, form, seed, message);
+    let mut collector = Collector::new(manifest);
+    let mut taken: Vec<u8> = Vec::new();
+    for _ in 0..input.int_in_range(0..=2 * n)? {
+        let share = &shares[input.choose_index(shares.len())?];
+        let genuine = share.to_bytes();
+        let mut octets = genuine.to_vec();
+        if input.ratio(1, 2)? {
+            for _ in 0..input.int_in_range(1..=4)? {
+                let at = input.choose_index(octets.len())?;
+                octets[at] ^= input.arbitrary::<u8>()?;
+            }
+            octets.truncate(input.int_in_range(v2::HEAD_LEN / 2..=octets.len())?);
+        }
+        let index = share.index();
+        let is_genuine = octets == genuine;
+        match collector.add_from(index, Bytes::from(octets)) {
+            Ok(added) => {
+                assert!(is_genuine, "an altered share was taken");
+                let duplicate = taken.contains(&index.get());
+                assert_eq!(added == Added::Duplicate, duplicate);
+                if !duplicate {
+                    taken.push(index.get());
+                }
+            }
+            Err(error) => {
+                assert!(!is_genuine, "{error}");
+                assert_eq!(error.index(), Some(index), "the holder asked is blamed");
+            }
+        }
+        assert_eq!(
+            collector.missing(),
+            usize::from(k).saturating_sub(taken.len())
+        );
+    }
+    match collector.open() {
+        Ok(found) => assert_eq!(found, message),
+        Err(OpenError::TooFew { given, needed }) => {
+            assert_eq!((given, needed), (taken.len(), k));
+            assert!(given < usize::from(k));
+        }
+        Err(error) => panic!("genuine shares do not open: {error}"),
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 pub(crate) const HELP: [&str; 6] = [
     "a line without a slash goes to everybody who is here; // begins a line with a slash",
     "/members         who is here, and how they are reached",
-    "/send ID PATH    send a file to a member",
+    "/send WHO PATH   send a file to a member, by name or id",
     "/leave, /join    leave the room; come back",
     "/quit            leave and end (also Ctrl-D and Ctrl-C)",
     "/help            this",
@@ -57,7 +57,7 @@ impl Command {
                     to: to.to_owned(),
                     path: path.trim().to_owned(),
                 },
-                None => Command::Unknown("a member and a file are needed: /send ID PATH".into()),
+                None => Command::Unknown("a member and a file are needed: /send WHO PATH".into()),
             },
             ("members" | "leave" | "join" | "quit" | "exit" | "help", false) => {
                 Command::Unknown(format!("nothing stands behind /{word}"))

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
-use vmdt_node::{Cluster, ClusterStatus, Event, MemberState, Node, NodeId, Server};
+use vmdt_node::{
+    Cluster, ClusterStatus, Event, MemberState, Node, NodeError, NodeId, Server, Ticket,
+};
 
 use super::command::{Command, HELP};
 use super::console::{Console, Printer};
-use super::{Chat, host};
-use crate::session::{Session, describe, enter, others, stop_requested, waiting_for};
+use super::host;
+use super::local::Local;
+use crate::session::{Session, enter, others, stop_requested, waiting_for};
 use crate::terminal::{octets, one_line, printable};
 
 /// Texts that wait for one member. Beyond it they are not sent.
@@ -24,7 +27,8 @@ const FINISH: Duration = Duration::from_secs(10);
 
 /// One person's view of the room.
 pub(crate) struct Room {
-    chat: Chat,
+    /// Where the room is one of this machine.
+    local: Option<Local>,
     session: Session,
     /// Whether this node is in the cluster.
     inside: bool,
@@ -35,7 +39,7 @@ pub(crate) struct Room {
     /// Texts for each member, which are sent one after the other to stay in order.
     lines: BTreeMap<NodeId, mpsc::Sender<String>>,
     sending: JoinSet<()>,
-    entering: JoinSet<Result<Cluster>>,
+    entering: JoinSet<Result<(Cluster, Ticket)>>,
     /// From a script, text that waits until the room is ready.
     held: VecDeque<Command>,
     said: String,
@@ -44,9 +48,14 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) fn new(chat: Chat, session: Session, server: Option<Server>, out: Printer) -> Room {
+    pub(crate) fn new(
+        local: Option<Local>,
+        session: Session,
+        server: Option<Server>,
+        out: Printer,
+    ) -> Room {
         Room {
-            chat,
+            local,
             session,
             inside: true,
             wants_in: true,
@@ -65,9 +74,10 @@ impl Room {
     pub(crate) async fn run(mut self, mut console: Console) {
         let id = self.session.node.id();
         let cluster = self.session.cluster.id();
+        let name = self.session.own_name();
         self.out
             .print(format!(
-                "you are {id} in cluster {cluster}; /help lists the commands"
+                "you are {name}, {id}, in cluster {cluster}; /help lists the commands"
             ))
             .await;
         self.announce_state().await;
@@ -109,9 +119,9 @@ impl Room {
         }
     }
 
-    async fn status(&self) -> Option<ClusterStatus> {
+    async fn status(&mut self) -> Option<ClusterStatus> {
         if self.inside {
-            self.session.cluster.status().await.ok().flatten()
+            self.session.status().await.ok()
         } else {
             None
         }
@@ -179,13 +189,15 @@ impl Room {
             let line = self.lines.entry(id).or_insert_with(|| {
                 let (line, texts) = mpsc::channel(BACKLOG);
                 let (node, out) = (self.session.node.clone(), self.out.clone());
-                self.sending.spawn(send_texts(node, id, texts, out));
+                let name = self.session.names.show(id);
+                self.sending.spawn(send_texts(node, id, name, texts, out));
                 line
             });
             if line.try_send(text.clone()).is_err() {
                 self.out
                     .print(format!(
-                        "not sent to {id}: {BACKLOG} lines still wait to be delivered"
+                        "not sent to {}: {BACKLOG} lines still wait to be delivered",
+                        self.session.names.show(id)
                     ))
                     .await;
             }
@@ -194,52 +206,60 @@ impl Room {
 
     async fn send_file(&mut self, to: String, path: String, status: &ClusterStatus) {
         let here = others(status, self.session.node.id());
-        let Some(to) = here.iter().copied().find(|id| id.as_str() == to) else {
-            let names: Vec<_> = here.iter().map(ToString::to_string).collect();
-            self.out
-                .print(format!(
-                    "{} is not here; here are: {}",
-                    printable(&to),
-                    names.join(", ")
-                ))
-                .await;
-            return;
+        let to = match self.session.names.find(&to, &here) {
+            Ok(Some(id)) => id,
+            Ok(None) => {
+                let here = self.session.names.list(&here);
+                self.out
+                    .print(format!("{} is not here; here are: {here}", printable(&to)))
+                    .await;
+                return;
+            }
+            Err(several) => {
+                self.out.print(one_line(&several)).await;
+                return;
+            }
         };
+        let names = self.session.names.clone();
         let (node, out) = (self.session.node.clone(), self.out.clone());
         self.sending.spawn(async move {
-            let shown = printable(&path);
+            let (shown, name) = (printable(&path), names.show(to));
             let sent = async {
                 let mut sending = node.send_path(to, expand(&path)).await?;
-                out.print(format!("sending {shown} to {to}")).await;
+                out.print(format!("sending {shown} to {name} ({to})")).await;
                 Ok::<_, anyhow::Error>(sending.delivered().await?)
             };
             match sent.await {
                 Ok(receipt) => {
-                    let carriers: Vec<_> =
-                        receipt.paths().keys().map(ToString::to_string).collect();
+                    let carriers = receipt.paths().keys().copied();
+                    let carriers: Vec<_> = carriers.map(|c| names.carrier(c)).collect();
                     let size = octets(receipt.octets);
                     out.print(format!(
-                        "{to} has {shown} ({size}, {})",
+                        "{name} has {shown} ({size}, {})",
                         carriers.join(", ")
                     ))
                     .await;
                 }
                 Err(e) => {
-                    out.print(format!("{shown} did not reach {to}: {}", one_line(&e)))
+                    out.print(format!("{shown} did not reach {name}: {}", one_line(&e)))
                         .await
                 }
             }
         });
     }
 
-    async fn members(&self) {
+    async fn members(&mut self) {
         let Some(status) = self.status().await else {
             self.out.print("you are not in the room; /join").await;
             return;
         };
         let paths = self.session.node.paths().await.unwrap_or_default();
         let own = self.session.node.id();
-        self.out.print(format!("  {:<16}  you", own.as_str())).await;
+        let shown = |name: &str| format!("{:<16}", printable(name));
+        let name = self.session.own_name();
+        self.out
+            .print(format!("  {}  {own}  you", shown(&name)))
+            .await;
         for member in status.members.iter().filter(|m| m.id != own) {
             let path = paths.iter().find(|p| p.peer == member.id);
             let how = match (path, member.address) {
@@ -254,7 +274,11 @@ impl Room {
                 (_, None) => "here".to_owned(),
             };
             self.out
-                .print(format!("  {:<16}  {how}", member.id.as_str()))
+                .print(format!(
+                    "  {}  {}  {how}",
+                    shown(member.name.as_deref().unwrap_or_default()),
+                    member.id
+                ))
                 .await;
         }
         let state =
@@ -293,28 +317,33 @@ impl Room {
             return;
         }
         let node = self.session.node.clone();
-        let membership = self.chat.membership(self.server.is_some());
-        let old = *self.session.cluster.id();
+        let hosting = self.server.is_some();
+        let membership = self.local.as_ref().map(|local| local.membership(hosting));
+        let old = self.session.ticket.clone();
         self.entering.spawn(async move {
-            match node.join_cluster(&old).await {
-                Ok(cluster) => Ok(cluster),
-                Err(_) => enter(&node, &membership, |_| {}).await,
+            match (node.join(&old).await, membership) {
+                (Ok(cluster), _) => Ok((cluster, old)),
+                (Err(NodeError::Request { .. }), Some(membership)) => {
+                    enter(&node, &membership, |_| {}).await
+                }
+                (Err(error), _) => Err(error.into()),
             }
         });
     }
 
-    async fn entered(&mut self, entered: Result<Result<Cluster>, tokio::task::JoinError>) {
+    async fn entered(&mut self, entered: Result<Result<(Cluster, Ticket)>, JoinError>) {
         match entered {
-            Ok(Ok(cluster)) if self.wants_in => {
+            Ok(Ok((cluster, ticket))) if self.wants_in => {
                 self.out
                     .print(format!("you are in cluster {}", cluster.id()))
                     .await;
                 self.session.cluster = cluster;
+                self.session.ticket = ticket;
                 self.inside = true;
                 self.announce_state().await;
             }
             // entered after all, although /leave came first
-            Ok(Ok(cluster)) => drop(cluster.leave().await),
+            Ok(Ok((cluster, _))) => drop(cluster.leave().await),
             Ok(Err(e)) => {
                 let why = one_line(&e);
                 self.out
@@ -338,9 +367,8 @@ impl Room {
         let waiting = waiting_for(&status, own);
         let state = waiting.clone().unwrap_or_else(|| READY.to_owned());
         if state != self.said {
-            let names: Vec<_> = here.iter().map(ToString::to_string).collect();
-            let line =
-                waiting.unwrap_or_else(|| format!("{READY}; here are: {}", names.join(", ")));
+            let names = self.session.names.list(&here);
+            let line = waiting.unwrap_or_else(|| format!("{READY}; here are: {names}"));
             self.out.print(line).await;
             self.said = state;
         }
@@ -359,7 +387,7 @@ impl Room {
                 ..
             } if self.known.contains(id) => {}
             _ => {
-                if let Some(text) = describe(&event) {
+                if let Some(text) = self.session.describe(&event).await {
                     self.out.print(text).await;
                 }
             }
@@ -373,9 +401,7 @@ impl Room {
                 self.lines.remove(&id);
                 self.announce_state().await;
             }
-            Event::ServerLost { .. } if self.chat.server.is_none() && self.server.is_none() => {
-                self.take_over().await;
-            }
+            Event::ServerLost { .. } if self.server.is_none() => self.take_over().await,
             Event::ClusterLost { cluster, .. } if cluster == *self.session.cluster.id() => {
                 self.inside = false;
                 self.said.clear();
@@ -390,7 +416,8 @@ impl Room {
 
     /// The chat that ran the server is gone: one of those that are left runs it from now on.
     async fn take_over(&mut self) {
-        match host().await {
+        let Some(local) = &self.local else { return };
+        match host(&local.key).await {
             Ok(Some(server)) => {
                 self.out
                     .print("the chat that ran the server has ended: this one runs it now")
@@ -408,7 +435,13 @@ impl Room {
 }
 
 /// Sends texts to a member, each after the one before has arrived or failed.
-async fn send_texts(node: Node, to: NodeId, mut texts: mpsc::Receiver<String>, out: Printer) {
+async fn send_texts(
+    node: Node,
+    to: NodeId,
+    name: String,
+    mut texts: mpsc::Receiver<String>,
+    out: Printer,
+) {
     while let Some(text) = texts.recv().await {
         let sent = async {
             node.send(to, &text).await?.delivered().await?;
@@ -417,7 +450,7 @@ async fn send_texts(node: Node, to: NodeId, mut texts: mpsc::Receiver<String>, o
         if let Err(e) = sent.await {
             let what: String = text.chars().take(24).collect();
             out.print(format!(
-                "\"{}\" did not reach {to}: {}",
+                "\"{}\" did not reach {name}: {}",
                 printable(&what),
                 one_line(&e)
             ))

@@ -41,7 +41,7 @@ async fn node(args: &Args, id: &str) -> Result<Node> {
     let server: String = setting(args, "server")?;
     let node = Node::builder()
         .server(server)
-        .id(id)
+        .open_profile(id)
         .max_message(MAX_MESSAGE)
         .bind()
         .await?;
@@ -65,7 +65,7 @@ async fn join(node: &Node) -> Result<Cluster> {
 /// Starts the control server, or a relay.
 pub(crate) async fn help(role: &str, args: &Args) -> Result<Helper> {
     if role == "control" {
-        let server = Server::bind(setting(args, "at")?).await?;
+        let server = Server::open(setting(args, "at")?).await?;
         say("ready");
         return Ok(Helper::Server(server));
     }

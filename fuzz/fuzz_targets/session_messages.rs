@@ -1,0 +1,10 @@
+//! See [`vmdt_fuzz::session_messages`].
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| vmdt_fuzz::session_messages(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::process::ExitCode {
+    vmdt_fuzz::replay(vmdt_fuzz::session_messages)
+}

@@ -1,0 +1,284 @@
+//! Targets for the signed structures of profile 1.1, and for tickets and codes.
+
+use std::sync::LazyLock;
+
+use data_encoding::BASE32_NOPAD;
+use vmdt_seal::announcement::{Placement, SealedDetails};
+use vmdt_seal::code::Code;
+use vmdt_seal::descriptor::Descriptor;
+use vmdt_seal::identity::{
+    CREDENTIAL_LEN, Credential, KEY_LEN, PublicIdentity, SIGNATURE_LEN, SecretIdentity,
+};
+use vmdt_seal::invite::{Invite, MAX_CHAIN};
+use vmdt_seal::membership::Membership;
+use vmdt_seal::prekey::PrekeyStore;
+use vmdt_seal::profile::{MAX_ADDRESSES, NAME_MAX_LEN, PROFILE_MAX_LEN, Profile};
+use vmdt_seal::receipt::{DeliveryReceipt, HolderReceipt};
+use vmdt_seal::revocation::{MAX_ENTRIES, RevocationList};
+use vmdt_seal::rotation::Rotation;
+use vmdt_seal::ticket::{MAX_SERVERS, Ticket};
+
+/// Seeds of the invites that the seeds of the corpus are made with: whose they are is known.
+pub(crate) const INVITES: [[u8; 16]; 2] = [[21; 16], [22; 16]];
+
+/// The people of the corpus.
+pub(crate) fn person(number: u8) -> SecretIdentity {
+    SecretIdentity::from_seed(&[number; 32])
+}
+
+/// Everybody whose signatures can be mended.
+static KNOWN: LazyLock<Vec<SecretIdentity>> = LazyLock::new(|| {
+    let invites = INVITES
+        .map(|seed| SecretIdentity::from_seed(&blake3::derive_key("vmdt 1.1 invite key", &seed)));
+    (1..=4).map(person).chain(invites).collect()
+});
+
+/// One octet string as each of the signed structures: what is accepted keeps its bounds, holds
+/// exactly these octets, is accepted again, and is what its signer signs when asked to sign the
+/// same values: there is one encoding.
+///
+/// The input is taken as it is, and once more with signatures that are right, so that mutations
+/// get past them.
+pub fn sealed_structures(data: &[u8]) {
+    let known = KNOWN.as_slice();
+    structures(data, known);
+    let mut mended = data.to_vec();
+    mend(&mut mended, known);
+    structures(&mended, known);
+    if let Ok(store) = PrekeyStore::parse(data) {
+        assert_eq!(*store.encode(), data);
+    }
+}
+
+fn structures(data: &[u8], known: &[SecretIdentity]) {
+    let signer = |key: PublicIdentity| known.iter().find(|known| known.public() == key);
+    if let Ok(credential) = Credential::parse(data) {
+        assert_eq!(credential.encode(), data);
+        if let Some(signer) = signer(credential.identity())
+            && signer.noise_public() == *credential.noise_public()
+        {
+            assert_eq!(signer.credential(credential.version_ms()).encode(), data);
+        }
+    }
+    if let Ok(profile) = Profile::parse(data) {
+        assert!(data.len() <= PROFILE_MAX_LEN);
+        assert_eq!(profile.octets(), data);
+        assert!(profile.name().len() <= NAME_MAX_LEN);
+        assert!(profile.addresses().len() <= MAX_ADDRESSES);
+        assert_eq!(profile.node_id(), profile.credential().node_id());
+        assert!(Profile::parse_of(profile.node_id(), data).is_ok());
+        let other = person(9).node_id();
+        assert!(Profile::parse_of(other, data).is_err());
+        assert!(!profile.replaces(&profile));
+    }
+    if let Ok(details) = SealedDetails::parse(data) {
+        assert_eq!(details.octets(), data);
+        assert_eq!(details.context().sender, details.sender());
+        assert_eq!(details.context().receiver, details.receiver());
+    }
+    if let Ok(placement) = Placement::parse(data) {
+        assert_eq!(placement.octets(), data);
+        for (index, holder) in placement.holders() {
+            assert_eq!(placement.holder_of(*index), Some(*holder));
+        }
+        if let Some(signer) = signer(placement.sender()) {
+            let (message, version) = (placement.message(), placement.version());
+            let again = Placement::sign(signer, message, version, placement.holders());
+            assert_eq!(again.expect("it was one").octets(), data);
+        }
+    }
+    if let Ok(descriptor) = Descriptor::parse(data) {
+        assert_eq!(descriptor.octets(), data);
+        assert!(2 <= descriptor.k() && descriptor.k() <= descriptor.n());
+        assert!(descriptor.name().len() <= NAME_MAX_LEN);
+        assert!(Descriptor::parse_of(descriptor.cluster(), data).is_ok());
+    }
+    if let Ok(invite) = Invite::parse(data) {
+        assert_eq!(invite.octets(), data);
+        assert!((1..=MAX_CHAIN).contains(&invite.depth()));
+        if let Some(chain) = invite.chain() {
+            assert_eq!(chain.member(), invite.issuer());
+            assert!(chain.rights().contains(invite.terms().rights));
+            assert_eq!(chain.root(), invite.root());
+        }
+    }
+    if let Ok(membership) = Membership::parse(data) {
+        assert_eq!(membership.octets(), data);
+        assert!(membership.depth() <= MAX_CHAIN);
+        match membership.invite() {
+            Some(invite) => {
+                assert_eq!(invite.cluster(), membership.cluster());
+                assert_eq!(invite.root(), membership.root());
+            }
+            None => assert_eq!(membership.root(), membership.member()),
+        }
+        assert_eq!(membership.node_id(), membership.member().node_id());
+    }
+    if let Ok(list) = RevocationList::parse(data) {
+        assert_eq!(list.octets(), data);
+        let details = list.details();
+        for count in [
+            details.removed.len(),
+            details.invites.len(),
+            details.kept.len(),
+        ] {
+            assert!(count <= MAX_ENTRIES);
+        }
+        if let Some(signer) = signer(list.signer()) {
+            let again = RevocationList::sign(signer, details).expect("it was one");
+            assert_eq!(again.octets(), data);
+        }
+        assert!(!list.replaces(&list));
+    }
+    if let Ok(receipt) = HolderReceipt::parse(data) {
+        assert_eq!(receipt.octets(), data);
+        if let Some(signer) = signer(receipt.holder()) {
+            let again = HolderReceipt::sign(
+                signer,
+                receipt.message(),
+                receipt.index(),
+                *receipt.digest(),
+                receipt.given_to(),
+                receipt.when_ms(),
+            );
+            assert_eq!(again.octets(), data);
+        }
+    }
+    if let Ok(receipt) = DeliveryReceipt::parse(data) {
+        assert_eq!(receipt.octets(), data);
+        if let Some(signer) = signer(receipt.receiver()) {
+            let again = DeliveryReceipt::sign(
+                signer,
+                receipt.message(),
+                *receipt.manifest_digest(),
+                receipt.sender(),
+                receipt.when_ms(),
+            );
+            assert_eq!(again.octets(), data);
+        }
+    }
+    if let Ok(rotation) = Rotation::parse(data) {
+        assert_eq!(rotation.octets(), data);
+        if let (Some(old), Some(new)) = (signer(rotation.old_key()), signer(rotation.new_key())) {
+            assert_eq!(Rotation::sign(old, new, rotation.when_ms()).octets(), data);
+        }
+    }
+}
+
+/// Makes the signatures in a structure right, those within it first; a signer that nobody knows
+/// is replaced by one that is known.
+fn mend(octets: &mut [u8], known: &[SecretIdentity]) {
+    // where the signer's key stands; see the tables of the types
+    let (context, key) = match octets.first() {
+        Some(b'C') => ("vmdt 1.1 credential", 2),
+        Some(b'P') => {
+            if let Some(credential) = octets.get_mut(2..2 + CREDENTIAL_LEN) {
+                mend(credential, known);
+            }
+            ("vmdt 1.1 profile", 4)
+        }
+        Some(b'A') => ("vmdt 1.1 sealed details", 2),
+        Some(b'L') => ("vmdt 1.1 placement", 2),
+        Some(b'D') => ("vmdt 1.1 cluster descriptor", 32),
+        Some(b'I') => {
+            mend_within(octets, 95, known);
+            ("vmdt 1.1 invite", 63)
+        }
+        Some(b'M') => {
+            let invited = mend_within(octets, 58, known);
+            ("vmdt 1.1 membership", if invited { 78 } else { 18 })
+        }
+        Some(b'X') => ("vmdt 1.1 revocation", 26),
+        Some(b'H') => ("vmdt 1.1 holder receipt", 2),
+        Some(b'R') => ("vmdt 1.1 delivery receipt", 2),
+        Some(b'O') => {
+            let first = octets.len().saturating_sub(SIGNATURE_LEN);
+            sign(&mut octets[..first], "vmdt 1.1 key rotation", 2, known);
+            ("vmdt 1.1 key rotation", 34)
+        }
+        _ => return,
+    };
+    sign(octets, context, key, known);
+}
+
+/// Mends the structure behind a length of two octets; whether there is one.
+fn mend_within(octets: &mut [u8], at: usize, known: &[SecretIdentity]) -> bool {
+    let Some(len) = octets.get(at..at + 2) else {
+        return false;
+    };
+    let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
+    if let Some(inner) = octets.get_mut(at + 2..at + 2 + len) {
+        mend(inner, known);
+    }
+    len > 0
+}
+
+fn sign(octets: &mut [u8], context: &str, key: usize, known: &[SecretIdentity]) {
+    let Some(body) = octets.len().checked_sub(SIGNATURE_LEN) else {
+        return;
+    };
+    let (body, signature) = octets.split_at_mut(body);
+    let Some(field) = body.get_mut(key..key + KEY_LEN) else {
+        return;
+    };
+    let signer = known
+        .iter()
+        .find(|known| known.public().as_octets()[..] == *field)
+        .unwrap_or(&known[0]);
+    field.copy_from_slice(signer.public().as_octets());
+    signature.copy_from_slice(&signer.sign_octets(context, body));
+}
+
+/// A ticket: as text, and as octets whose check is right, so that mutations get past it. What is
+/// accepted is written as it was read, case and blanks apart. The text is also read as a code.
+pub fn tickets(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        ticket(text);
+        if let Ok(code) = text.parse::<Code>() {
+            let again: Code = code.to_string().parse().expect("a code as it is written");
+            assert_eq!(again.number(), code.number());
+            assert_eq!(again.to_string(), code.to_string());
+        }
+    }
+    let mut octets = data.to_vec();
+    let check = blake3::derive_key("vmdt 1.1 ticket check", data);
+    octets.extend_from_slice(&check[..4]);
+    ticket(&format!("vmdt1{}", BASE32_NOPAD.encode(&octets)));
+}
+
+fn ticket(text: &str) {
+    let Ok(ticket) = text.parse::<Ticket>() else {
+        return;
+    };
+    assert!((1..=MAX_SERVERS).contains(&ticket.servers().len()));
+    let written = ticket.encode();
+    let mut read: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    read.make_ascii_lowercase();
+    assert_eq!(*written, read, "two texts of one ticket");
+    assert_eq!(ticket.invite().cluster().id().ok(), Some(ticket.cluster()));
+    let me = person(4).public();
+    if let Ok(membership) = Membership::accept(ticket.invite(), ticket.secret(), me, 1) {
+        let octets = membership.octets();
+        assert!(Membership::parse(octets).is_ok());
+        assert_eq!(membership.root(), ticket.invite().root());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mended_signature_is_the_one_that_was_made() {
+        let signed = crate::seeds::sealed_structures()
+            .into_iter()
+            .filter(|seed| seed[0] != b'K');
+        for seed in signed {
+            let mut broken = seed.clone();
+            let from = broken.len() - SIGNATURE_LEN;
+            broken[from..].fill(0);
+            mend(&mut broken, &KNOWN);
+            assert_eq!(broken, seed, "{}", char::from(seed[0]));
+        }
+    }
+}
