@@ -1,0 +1,166 @@
+//! The sender's side of a session with one receiver.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::entry::total;
+use super::source::{Have, Source};
+use super::tally::Tally;
+use super::wire::{Message, offers};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::net::Peer;
+use crate::net::link::{Carried, Messenger};
+
+/// Digests of an earlier attempt that are taken in (4 TiB of content); beyond it everything is
+/// sent.
+const MAX_KNOWN: usize = 4 << 20;
+
+/// A session with one receiver.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) messenger: Messenger,
+    pub(crate) peer: Peer,
+    pub(crate) number: u64,
+    /// Messages of this session from the receiver; closed when it is gone.
+    pub(crate) inbox: mpsc::Receiver<Message>,
+    pub(crate) source: Arc<Source>,
+    /// Frames under way at once.
+    pub(crate) streams: usize,
+    pub(crate) tally: Tally,
+}
+
+impl Session {
+    /// Offers, sends what is missing and waits until it stands at the receiver's. Gives the
+    /// octets of content.
+    ///
+    /// # Errors
+    /// [`Exit::Vanished`] when the receiver is gone; else what went wrong, told to the receiver.
+    pub(crate) async fn run(mut self) -> Outcome<u64> {
+        let result = self.transfer().await;
+        if let Err(failure) = &result
+            && failure.exit != Exit::Vanished
+        {
+            let failed = Message::Failed {
+                exit: failure.exit as u8,
+                text: failure.message.clone(),
+            };
+            let telling = self.messenger.send(self.peer, failed.encode(self.number));
+            let _ = tokio::time::timeout(super::receiver::LAST_WORDS, telling).await;
+        }
+        result
+    }
+
+    async fn transfer(&mut self) -> Outcome<u64> {
+        let entries = self.source.entries();
+        for page in offers(&entries) {
+            self.send(&page).await?;
+        }
+        let have = self.have().await?;
+        self.tally.begin(total(&entries));
+        let mut frames = self.source.read(have);
+        let mut under_way: JoinSet<Outcome<(Carried, u64)>> = JoinSet::new();
+        let mut reading = true;
+        while reading || !under_way.is_empty() {
+            tokio::select! {
+                frame = frames.recv(), if reading && under_way.len() < self.streams => match frame {
+                    Some(frame) => {
+                        let frame = frame?;
+                        self.tally.advance(frame.same, frame.same);
+                        let (messenger, peer, number) = (self.messenger.clone(), self.peer, self.number);
+                        under_way.spawn(async move {
+                            let carried = frame.carried;
+                            let octets = Message::Frame { records: frame.records }.encode(number);
+                            Ok((messenger.send(peer, octets).await?, carried))
+                        });
+                    }
+                    None => reading = false,
+                },
+                Some(sent) = under_way.join_next() => {
+                    let (carried, octets) = sent.map_err(|_| Failure::failed("a task ended early"))??;
+                    self.tally.carried(&carried);
+                    self.tally.advance(octets, 0);
+                }
+                message = self.inbox.recv() => {
+                    self.last_word(message)?;
+                }
+            }
+        }
+        loop {
+            let message = self.inbox.recv().await;
+            if let Some(octets) = self.last_word(message)? {
+                return Ok(octets);
+            }
+        }
+    }
+
+    async fn send(&mut self, message: &Message) -> Outcome<()> {
+        let sending = self.messenger.send(self.peer, message.encode(self.number));
+        tokio::pin!(sending);
+        loop {
+            tokio::select! {
+                sent = &mut sending => {
+                    self.tally.carried(&sent?);
+                    return Ok(());
+                }
+                message = self.inbox.recv() => match message {
+                    Some(Message::Failed { exit, text }) => return Err(told(self.peer, exit, &text)),
+                    None => return Err(gone(self.peer)),
+                    // it answers before its confirmation has arrived: can't be, but does no harm
+                    Some(_) => {}
+                },
+            }
+        }
+    }
+
+    /// What the receiver has already.
+    async fn have(&mut self) -> Outcome<Have> {
+        let mut have = Have::new();
+        let (mut said, mut expected, mut known) = (0u32, None, 0usize);
+        while expected != Some(said) {
+            match self.inbox.recv().await {
+                Some(Message::Have { runs }) => {
+                    said = said.saturating_add(1);
+                    for run in runs {
+                        known = known.saturating_add(run.digests.len());
+                        if known <= MAX_KNOWN {
+                            have.entry(run.entry)
+                                .or_default()
+                                .extend((run.first..).zip(run.digests));
+                        }
+                    }
+                }
+                Some(Message::Go { haves }) => expected = Some(haves),
+                Some(Message::Failed { exit, text }) => return Err(told(self.peer, exit, &text)),
+                Some(_) => {}
+                None => return Err(gone(self.peer)),
+            }
+        }
+        Ok(have)
+    }
+
+    /// A message that ends the session; `None` when it does not.
+    fn last_word(&self, message: Option<Message>) -> Outcome<Option<u64>> {
+        match message {
+            None => Err(gone(self.peer)),
+            Some(Message::Done { octets }) => Ok(Some(octets)),
+            Some(Message::Failed { exit, text }) => Err(told(self.peer, exit, &text)),
+            Some(_) => Ok(None),
+        }
+    }
+}
+
+fn gone(peer: Peer) -> Failure {
+    Failure::new(Exit::Vanished, format!("the receiver {peer} vanished"))
+}
+
+/// What the receiver said about its own end.
+fn told(peer: Peer, exit: u8, text: &str) -> Failure {
+    let exit = match Exit::from_number(exit) {
+        // it may come back, as one that vanished
+        Exit::Interrupted => Exit::Vanished,
+        exit => exit,
+    };
+    Failure::new(exit, format!("the receiver {peer} says: {text}"))
+}

@@ -1,0 +1,274 @@
+//! Server, members, the interactive session and the chat, as separate processes; a terminal.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::Stdio;
+
+use common::{Running, World};
+
+fn server(world: &World) -> (Running, String) {
+    let mut server = world.start("server", &["server", "--listen", "127.0.0.1:0"]);
+    let url = server.wait_for("listening")["url"].as_str().unwrap().to_owned();
+    assert!(url.starts_with("vmdt://"), "{url}");
+    (server, url)
+}
+
+#[test]
+fn a_session_creates_a_cluster_and_sends_text_and_files_to_its_members() {
+    let world = World::new();
+    let (_server, at) = server(&world);
+    fs::write(world.path("note.txt"), b"hello file").unwrap();
+    let mut alice = world
+        .command("alice", &["client", &at, "--quiet"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut typed = alice.stdin.take().unwrap();
+    let mut lines = BufReader::new(alice.stdout.take().unwrap()).lines();
+    writeln!(typed, "create_cluster 3 2").unwrap();
+    let mut read = |what: &str| loop {
+        let line = lines.next().expect("the session goes on").unwrap();
+        if line.contains(what) {
+            return line;
+        }
+    };
+    let created = read("created cluster");
+    let cluster = created.split_whitespace().nth(2).unwrap();
+    let cluster = cluster.trim_end_matches(';').to_owned();
+    let ticket = read("join vmdt1").replace("join ", "");
+    let mut members: Vec<Running> = ["bob", "carol"]
+        .map(|who| {
+            let mut command = world.command(who, &["node", "--name", who, "--out", who, "--json"]);
+            command.env("VMDT_TICKET", &ticket);
+            Running::spawn(command)
+        })
+        .into();
+    for member in &mut members {
+        member.wait_for("joined");
+    }
+    // text that names a file is text
+    writeln!(
+        typed,
+        "send bob note.txt\nsend-file carol note.txt\nmembers\nlist\nstatus"
+    )
+    .unwrap();
+    let mut wanted = vec!["bob (@", "carol (@"];
+    while !wanted.is_empty() {
+        let line = read(" has ");
+        wanted.retain(|who| !line.contains(who));
+    }
+    let received = members[1].wait_for("received")["path"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        fs::read(world.dir.path().join(received)).unwrap(),
+        b"hello file"
+    );
+    assert!(!world.path("bob").join("note.txt").exists());
+    writeln!(typed, "list\nquit").unwrap();
+    read(&cluster);
+    assert!(alice.wait().unwrap().success());
+    // who is not a member is not told of it
+    let (exit, text, _) = world.run("x", &["status", "--server", &at]);
+    assert!(exit == 0 && !text.contains(&cluster), "{text}");
+}
+
+#[test]
+fn the_original_session_works_in_the_open_profile() {
+    let world = World::new();
+    let mut server = world.start("server", &["server", "--listen", "127.0.0.1:0", "--open"]);
+    let at = server.wait_for("listening")["address"].as_str().unwrap().to_owned();
+    let (host, port) = at.split_once(':').unwrap();
+    let mut alice = world
+        .command("alice", &["client", host, port, "--id", "alice", "--quiet", "--open"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut typed = alice.stdin.take().unwrap();
+    writeln!(typed, "create_cluster 3 2").unwrap();
+    let mut members: Vec<Running> = ["bob", "carol"]
+        .map(|id| world.start(id, &["node", "--id", id, "--server", &at, "--open"]))
+        .into();
+    for member in &mut members {
+        member.wait_for("joined");
+    }
+    writeln!(typed, "send bob hello\nquit").unwrap();
+    let text = std::io::read_to_string(alice.stdout.take().unwrap()).unwrap();
+    assert!(text.contains("bob has it"), "{text}");
+    assert!(alice.wait().unwrap().success());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_server_keeps_its_key_and_its_clusters_over_a_restart() {
+    let world = World::new();
+    let words = ["server", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--url-file", "url"];
+    let mut first = world.start("server", &words);
+    let url = first.wait_for("listening")["url"].as_str().unwrap().to_owned();
+    assert_eq!(fs::read_to_string(world.path("url")).unwrap().trim(), url);
+    let mut node = world.start("n", &["node", "--create", "2,2", "--server", &url, "--ticket-file", "t"]);
+    node.wait_for("ticket");
+    // it is asked to end, and drains
+    first.interrupt();
+    assert_eq!(first.end(), 0);
+    let key = |url: &str| url.rsplit_once('@').unwrap().0.to_owned();
+    let at = url.rsplit_once('@').unwrap().1.to_owned();
+    let mut second = world.start("server", &["server", "--listen", &at]);
+    let again = second.wait_for("listening")["url"].as_str().unwrap().to_owned();
+    assert_eq!(key(&again), key(&url));
+    // the cluster is there: its ticket is good
+    let mut other = world.start("m", &["node", "--ticket-file", "t"]);
+    other.wait_for("joined");
+}
+
+#[test]
+fn files_go_over_the_members_of_a_cluster() {
+    let world = World::new();
+    let (_server, at) = server(&world);
+    let mut first = world.start(
+        "n1",
+        &["node", "--create", "4,2", "--server", &at, "--ticket-file", "ticket"],
+    );
+    first.wait_for("ticket");
+    let mut second = world.start("n2", &["node", "--ticket-file", "ticket"]);
+    second.wait_for("joined");
+    let file = world.file("x", 1_000_000);
+    let (mut sender, code) = world.send(&["x", "--via", "ticket"]);
+    let mut receiver = world.start("receiver", &["recv", &code, "--out", "in"]);
+    assert_eq!((receiver.end(), sender.end()), (0, 0), "{:#?}", sender.seen);
+    assert!(common::same(&file, &world.path("in/x")));
+    let paths = sender.saw("done").unwrap()["paths"]
+        .as_object()
+        .unwrap()
+        .clone();
+    assert!(paths.keys().any(|name| name.contains("via @")), "{paths:?}");
+}
+
+#[test]
+fn with_a_server_the_ticket_alone_leads_to_the_sender() {
+    let world = World::new();
+    let (_server, at) = server(&world);
+    let file = world.file("x", 300_000);
+    let mut command = world.command("sender", &["send", "x", "--json", "--server", &at]);
+    command.env("VMDT_DISCOVERY", "false");
+    let mut sender = Running::spawn(command);
+    let ticket = sender.wait_for("code")["ticket"].as_str().unwrap().to_owned();
+    assert!(ticket.starts_with("vmdt1"), "{ticket}");
+    let mut command = world.command("receiver", &["recv", "--out", "in", "--json"]);
+    command.env("VMDT_CODE", &ticket);
+    let mut receiver = Running::spawn(command);
+    assert_eq!((receiver.end(), sender.end()), (0, 0));
+    assert!(common::same(&file, &world.path("in/x")));
+}
+
+#[test]
+fn a_server_without_its_key_is_refused_with_a_hint() {
+    let world = World::new();
+    world.file("x", 10);
+    let (exit, _, text) = world.run("a", &["send", "x", "--server", "127.0.0.1:9"]);
+    assert_eq!(exit, 2, "{text}");
+    assert!(text.contains("vmdt://KEY@HOST:PORT"), "{text}");
+}
+
+#[test]
+fn two_people_chat_by_a_code() {
+    let world = World::new();
+    let chat = |who: &str, words: &[&str]| {
+        world
+            .command(who, words)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let mut alice = chat("alice", &["chat"]);
+    let mut said = BufReader::new(alice.stderr.take().unwrap()).lines();
+    let code = loop {
+        let line = said.next().unwrap().unwrap();
+        if let Some((_, code)) = line.split_once("vmdt chat ") {
+            break code.to_owned();
+        }
+    };
+    let mut bob = chat("bob", &["chat", &code, "--name", "bob"]);
+    let (mut from_alice, mut from_bob) = (alice.stdin.take().unwrap(), bob.stdin.take().unwrap());
+    writeln!(from_alice, "hello \u{1b}[31mbob").unwrap();
+    let mut at_bob = BufReader::new(bob.stdout.take().unwrap()).lines();
+    assert!(at_bob.any(|line| {
+        let line = line.unwrap();
+        line.starts_with("alice (@") && line.ends_with("): hello \\u{1b}[31mbob")
+    }));
+    writeln!(from_bob, "hello alice").unwrap();
+    let mut at_alice = BufReader::new(alice.stdout.take().unwrap()).lines();
+    assert!(at_alice.any(|line| {
+        let line = line.unwrap();
+        line.starts_with("bob (@") && line.ends_with("): hello alice")
+    }));
+    for (mut typed, mut child) in [(from_bob, bob), (from_alice, alice)] {
+        writeln!(typed, "/explain\n/quit").unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_person_at_a_terminal_is_asked_sees_a_bar_and_can_say_no() {
+    use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+    let world = World::new();
+    world.file("x", 2_000_000);
+    for (answer, exit) in [("n\r", 8), ("y\r", 0)] {
+        let (mut sender, code) = world.send(&["x"]);
+        let pair = native_pty_system()
+            .openpty(PtySize {
+                rows: 40,
+                cols: 120,
+                ..PtySize::default()
+            })
+            .unwrap();
+        let plain = world.command("receiver", &["recv", "--out", "in"]);
+        let mut command = CommandBuilder::new(plain.get_program());
+        command.args(plain.get_args());
+        command.cwd(world.dir.path());
+        command.env_clear();
+        command.env("TERM", "xterm");
+        for (name, value) in plain.get_envs() {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
+        }
+        let mut child = pair.slave.spawn_command(command).unwrap();
+        drop(pair.slave);
+        let mut reader = pair.master.try_clone_reader().unwrap();
+        let mut writer = pair.master.take_writer().unwrap();
+        let mut seen = String::new();
+        let mut wait_for = |what: &str| {
+            let mut buffer = [0; 4096];
+            while !seen.contains(what) {
+                match reader.read(&mut buffer) {
+                    Ok(0) | Err(_) => break,
+                    Ok(len) => seen.push_str(&String::from_utf8_lossy(&buffer[..len])),
+                }
+            }
+            assert!(seen.contains(what), "{what:?} is not in {seen:?}");
+        };
+        wait_for("Code:");
+        writer.write_all(format!("{code}\r").as_bytes()).unwrap();
+        wait_for("Receive x (1 file, 2.0 MB)? [y/N]");
+        writer.write_all(answer.as_bytes()).unwrap();
+        wait_for(if exit == 0 {
+            "received 2.0 MB"
+        } else {
+            "the receiver said no"
+        });
+        assert_eq!(child.wait().unwrap().exit_code(), exit);
+        assert_eq!(sender.end(), i32::try_from(exit).unwrap());
+    }
+}
