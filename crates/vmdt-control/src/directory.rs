@@ -181,6 +181,8 @@ pub(crate) struct Directory {
     changes: VecDeque<Change>,
     /// What has changed since it was last recorded; `None` while nobody records.
     dirty: Option<BTreeSet<RecordKey>>,
+    /// How often something has changed that is recorded, if anybody does.
+    marks: u64,
 }
 
 impl Directory {
@@ -198,10 +200,17 @@ impl Directory {
             deadlines: BTreeSet::new(),
             changes: VecDeque::new(),
             dirty: None,
+            marks: 0,
         }
     }
 
+    /// How often something has changed that a store keeps.
+    pub(crate) fn marks(&self) -> u64 {
+        self.marks
+    }
+
     fn mark(&mut self, key: RecordKey) {
+        self.marks += 1;
         if let Some(dirty) = &mut self.dirty {
             dirty.insert(key);
         }

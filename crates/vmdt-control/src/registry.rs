@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use vmdt_wire::{Framing, Line, LineFramer, Message, NodeId};
+use vmdt_wire::{EmitError, Framing, Line, LineFramer, Message, NodeId};
 
 use crate::accounts::Accounts;
 use crate::bucket::Bucket;
@@ -30,6 +30,9 @@ const MAX_SENTENCE: usize = 300;
 /// A line longer than this is followed by a new framer, so that an idle connection
 /// does not keep the memory that a relayed share needed.
 const LONG_LINE: usize = 4 * 1024;
+
+/// Memory prepared at most for the replies to one piece of input.
+const LARGEST_PIECE: usize = 16 * 1024;
 
 /// The control server: which clients are connected, in which clusters, and where
 /// they can be reached.
@@ -63,6 +66,8 @@ pub struct Registry {
     outputs: VecDeque<Queued>,
     events: VecDeque<RegistryEvent>,
     stats: RegistryStats,
+    /// Octets of the input being answered: its replies are about as long.
+    piece: usize,
 }
 
 #[derive(Debug)]
@@ -121,6 +126,7 @@ impl Registry {
             outputs: VecDeque::new(),
             events: VecDeque::new(),
             stats: RegistryStats::default(),
+            piece: 0,
         }
     }
 
@@ -223,9 +229,46 @@ impl Registry {
         let Some(connection) = self.conns.get_mut(&conn) else {
             return;
         };
-        connection.framer.push(octets);
+        self.piece = octets.len().min(LARGEST_PIECE);
+        let mut rest = octets;
+        if connection.framer.buffered() > 0 {
+            // The line that began before: up to its end, or everything.
+            let end = memchr::memchr(b'\n', octets).map_or(octets.len(), |at| at + 1);
+            let (first, after) = octets.split_at_checked(end).unwrap_or((octets, &[]));
+            rest = after;
+            connection.framer.push(first);
+            if !self.handle_buffered(now, conn) {
+                return;
+            }
+        }
+        // The others are read where they lie.
+        while let Some((line, after)) = split_line(rest) {
+            rest = after;
+            if is_blank(line) {
+                continue;
+            }
+            let limit = self.config.max_relay_line;
+            match line.len() > limit {
+                true => self.end(now, conn, Refusal::LineTooLong { limit }),
+                false => self.handle_line(now, conn, line),
+            }
+            self.settle(now);
+            // The connection may end while its lines are answered.
+            if !self.conns.contains_key(&conn) {
+                return;
+            }
+        }
+        if let Some(connection) = self.conns.get_mut(&conn)
+            && !rest.is_empty()
+        {
+            connection.framer.push(rest);
+            self.handle_buffered(now, conn);
+        }
+    }
+
+    /// Answers what the framer holds. Whether the connection goes on.
+    fn handle_buffered(&mut self, now: Instant, conn: ConnId) -> bool {
         let mut longest = 0;
-        // The connection may end while its lines are answered.
         while let Some(connection) = self.conns.get_mut(&conn) {
             match connection.framer.next_line() {
                 Some(Ok(line)) => {
@@ -242,19 +285,22 @@ impl Registry {
             }
         }
         let Some(connection) = self.conns.get(&conn) else {
-            return;
+            return false;
         };
         let limit = self.line_limit(connection);
         let buffered = connection.framer.buffered();
         if buffered > limit {
             self.end(now, conn, Refusal::LineTooLong { limit });
             self.settle(now);
-        } else if buffered == 0
+            return false;
+        }
+        if buffered == 0
             && longest > LONG_LINE
             && let Some(connection) = self.conns.get_mut(&conn)
         {
             connection.framer = LineFramer::new(self.config.max_relay_line);
         }
+        true
     }
 
     /// The other side closed `conn`, or it broke. Its client keeps its places
@@ -448,6 +494,31 @@ impl Registry {
         connection.out.extend_from_slice(line);
     }
 
+    /// The same for a line that is written only for this connection.
+    fn write_line(&mut self, conn: ConnId, line: &Line) -> Result<(), EmitError> {
+        let limit = self.config.max_backlog;
+        let Some(connection) = self.conns.get_mut(&conn) else {
+            return Ok(());
+        };
+        if connection.doomed {
+            return Ok(());
+        }
+        let before = connection.out.len();
+        if before == 0 {
+            connection.out.reserve(self.piece);
+        }
+        line.emit_to(&mut connection.out)?;
+        if connection.backlog() > limit {
+            connection.out.truncate(before);
+            connection.doomed = true;
+            self.stats.shed += 1;
+            self.doomed.push_back((conn, Refusal::SlowReader { limit }));
+        } else if before == 0 {
+            self.outputs.push_back(Queued::Flush(conn));
+        }
+        Ok(())
+    }
+
     /// Marks the connection for its end, after what is being told now.
     fn doom(&mut self, conn: ConnId, reason: Refusal) {
         if let Some(connection) = self.conns.get_mut(&conn) {
@@ -506,6 +577,17 @@ impl Registry {
         }
         self.events.push_back(event);
     }
+}
+
+/// The first line, without its end, and what follows it.
+fn split_line(octets: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (line, rest) = octets.split_at_checked(memchr::memchr(b'\n', octets)?)?;
+    Some((line.strip_suffix(b"\r").unwrap_or(line), rest.get(1..)?))
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    let blank = |octet: &u8| matches!(octet, b' ' | b'\t' | b'\r');
+    line.iter().all(blank)
 }
 
 /// The ERROR line for `refusal`. Its sentence may quote what a client wrote, so

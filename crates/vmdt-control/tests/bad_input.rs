@@ -300,8 +300,8 @@ fn the_rate_is_limited_per_connection() {
     assert_eq!(replies.len(), 50);
     let refused = replies.iter().filter(|r| r.starts_with("ERROR"));
     let refused: Vec<_> = refused.map(|r| code_of(r)).collect();
-    // Two of the twenty went for registering and joining.
-    assert_eq!(refused, vec![ErrorCode::RateLimited; 32]);
+    // Of the twenty went two for registering and joining, and five for what is kept of that.
+    assert_eq!(refused, vec![ErrorCode::RateLimited; 37]);
     // The other client is not limited by this one.
     assert!(
         server
@@ -319,6 +319,41 @@ fn the_rate_is_limited_per_connection() {
             .ask(2, "LIST_CLUSTERS|mallory")
             .starts_with("ERROR|rate-limited")
     );
+}
+
+#[test]
+fn what_is_kept_costs_more_than_what_is_asked() {
+    let (mut server, _) = pair(RegistryConfig::new().rate(100, 1_000));
+    let done = |server: &mut Server, line: &str| {
+        let replies = server.send(2, line.repeat(1_000).as_bytes());
+        let done = replies.iter().filter(|r| !r.contains("rate-limited"));
+        done.count()
+    };
+    server.now += Duration::from_secs(20);
+    assert_eq!(done(&mut server, "GET_CLUSTER_MEMBERS|mallory\n"), 1_000);
+    server.now += Duration::from_secs(20);
+    // A cluster and a place each time, then both again: 82 tokens for two requests.
+    let made = |server: &mut Server| {
+        let line = "CREATE_CLUSTER|mallory|2|2|open=1\n";
+        let reply = server.send(2, line.as_bytes());
+        match reply[0].contains("rate-limited") {
+            true => false,
+            false => {
+                let cluster = cluster_of(&reply[0]);
+                server.send(2, format!("LEAVE_CLUSTER|mallory|{cluster}\n").as_bytes());
+                true
+            }
+        }
+    };
+    assert_eq!((0..100).filter(|_| made(&mut server)).count(), 13);
+    // A change of capabilities is kept for each place; saying the same again is not.
+    server.now += Duration::from_secs(40);
+    let same = "REGISTER_P2P_PORT|mallory|9002|rdt\n";
+    assert_eq!(done(&mut server, same), 1_000);
+    server.now += Duration::from_secs(40);
+    let other = "REGISTER_P2P_PORT|mallory|9002|none\nREGISTER_P2P_PORT|mallory|9002|rdt\n";
+    let changed = done(&mut server, other);
+    assert!((20..60).contains(&changed), "{changed}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::identity::KEY_LEN;
 /// A store keeps at most so many secrets; the oldest are forgotten first.
 pub const MAX_PREKEYS: usize = 64;
 /// The most octets that [`PrekeyStore::encode`] writes.
-pub const STORE_MAX_LEN: usize = 2 + 24 + 1 + MAX_PREKEYS * ENTRY_LEN;
+pub const STORE_MAX_LEN: usize = 2 + 32 + 1 + MAX_PREKEYS * ENTRY_LEN;
 
 const ENTRY_LEN: usize = 4 + KEY_LEN + 8 + 8;
 const DAY_MS: u64 = 86_400_000;

@@ -1,7 +1,8 @@
 //! Where the state that survives a restart is kept.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -99,13 +100,23 @@ impl Store for MemoryStore {
     }
 }
 
+/// The mode of the file.
+#[cfg(unix)]
+const OWNER_ONLY: u32 = 0o600;
+
 /// Key and value as [`RecordKey::to_text`] and the registry write them.
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 
-/// Keeps records in a [`redb`] database: one file, transactions that survive a crash.
+/// Keeps records in a [`redb`] database: one file, transactions that survive a crash. Only the
+/// owner of the file may read it, on systems where that can be said.
+///
+/// After a failed commit the file is opened anew for the next one: the library refuses everything
+/// once its disk has failed, though there may be room on it again.
 #[derive(Debug)]
 pub struct RedbStore {
-    database: Database,
+    path: PathBuf,
+    /// `None` after a failure.
+    database: Option<Database>,
 }
 
 impl RedbStore {
@@ -114,14 +125,52 @@ impl RedbStore {
     /// # Errors
     /// The file cannot be opened, is in use, or is no database.
     pub fn open(path: &Path) -> Result<RedbStore, StoreError> {
-        let database = Database::create(path)?;
-        Ok(RedbStore { database })
+        Ok(RedbStore {
+            path: path.to_owned(),
+            database: Some(open(path)?),
+        })
     }
+
+    fn database(&mut self) -> Result<&Database, StoreError> {
+        match &mut self.database {
+            Some(database) => Ok(database),
+            closed => Ok(closed.insert(open(&self.path)?)),
+        }
+    }
+
+    fn write(&mut self, batch: &[Record]) -> Result<(), StoreError> {
+        let transaction = self.database()?.begin_write()?;
+        {
+            let mut table = transaction.open_table(RECORDS)?;
+            for Record { key, value } in batch {
+                let key = key.to_text();
+                match value {
+                    Some(value) => table.insert(key.as_str(), value.as_ref())?,
+                    None => table.remove(key.as_str())?,
+                };
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> Result<Database, StoreError> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, OWNER_ONLY);
+    let file = options.open(path).map_err(redb::Error::Io)?;
+    // One that was made with another mode.
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(OWNER_ONLY))
+        .map_err(redb::Error::Io)?;
+    Ok(Database::builder().create_file(file)?)
 }
 
 impl Store for RedbStore {
     fn load(&mut self) -> Result<Vec<(RecordKey, Bytes)>, StoreError> {
-        let transaction = self.database.begin_read()?;
+        let transaction = self.database()?.begin_read()?;
         let table = match transaction.open_table(RECORDS) {
             Ok(table) => table,
             Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -140,19 +189,11 @@ impl Store for RedbStore {
     }
 
     fn commit(&mut self, batch: &[Record]) -> Result<(), StoreError> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(RECORDS)?;
-            for Record { key, value } in batch {
-                let key = key.to_text();
-                match value {
-                    Some(value) => table.insert(key.as_str(), value.as_ref())?,
-                    None => table.remove(key.as_str())?,
-                };
-            }
+        let done = self.write(batch);
+        if done.is_err() {
+            self.database = None;
         }
-        transaction.commit()?;
-        Ok(())
+        done
     }
 }
 
@@ -208,6 +249,36 @@ mod tests {
         assert!(RedbStore::open(&path).is_err(), "one process at a time");
         drop(store);
         assert_eq!(RedbStore::open(&path).unwrap().load().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_failed_database_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let mut store = RedbStore::open(&path).unwrap();
+        store.commit(&[put("a", b"1")]).unwrap();
+        store.database = None;
+        store.path = folder.path().join("none").join("state.redb");
+        assert!(store.commit(&[put("b", b"2")]).is_err());
+        store.path = path;
+        store.commit(&[put("b", b"2")]).unwrap();
+        assert_eq!(store.load().unwrap().len(), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_its_owner_reads_a_database_new_or_old() {
+        use std::fs::Permissions;
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        drop(RedbStore::open(&path).unwrap());
+        assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        drop(RedbStore::open(&path).unwrap());
+        assert_eq!(mode(), 0o600);
     }
 
     #[test]

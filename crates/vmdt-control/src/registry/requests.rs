@@ -15,6 +15,11 @@ const BAR_LIST: usize = 4_000;
 /// Octets of a list in slash form, below the line limit of its readers.
 const SLASH_LIST: usize = 60_000;
 
+/// Tokens of a record that a request changes, beyond those of the request: a store
+/// that syncs to a disk takes so much longer for it than the registry for a
+/// question. A small burst pays at most a quarter of itself for one.
+const KEEPING: u32 = 20;
+
 impl Registry {
     /// Reads one line and answers it: with one reply, one ERROR, or for one-way
     /// messages nothing.
@@ -57,7 +62,19 @@ impl Registry {
             _ if !within_rate => Err(Refusal::RateLimited {
                 per_second: self.config.rate,
             }),
-            Ok(message) => self.answer(now, conn, framing, message),
+            Ok(message) => {
+                let before = self.directory.marks();
+                let answer = self.answer(now, conn, framing, message);
+                let records = self.directory.marks() - before;
+                if records > 0
+                    && let Some(connection) = self.conns.get_mut(&conn)
+                {
+                    let each = KEEPING.min(self.config.burst / 4);
+                    let records = u32::try_from(records).unwrap_or(u32::MAX);
+                    connection.bucket.owe(each.saturating_mul(records));
+                }
+                answer
+            }
             Err(refusal) => Err(refusal),
         };
         match answer {
@@ -68,10 +85,9 @@ impl Registry {
                     tag,
                     message,
                 };
-                let line = line
-                    .emit()
-                    .unwrap_or_else(|_| error_line(framing, tag, &Refusal::Internal));
-                self.write(conn, &line);
+                if self.write_line(conn, &line).is_err() {
+                    self.write(conn, &error_line(framing, tag, &Refusal::Internal));
+                }
             }
             Err(refusal) => {
                 self.stats.refused += 1;

@@ -1,12 +1,12 @@
 //! From a message to a line.
 
 use alloc::format;
-use alloc::string::{String, ToString as _};
+use alloc::string::ToString as _;
 use alloc::vec::Vec;
-use core::fmt::Write as _;
-use core::net::SocketAddr;
+use core::fmt::{self, Write as _};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use data_encoding::{BASE64, BASE64URL_NOPAD};
+use data_encoding::{BASE64, BASE64URL_NOPAD, Encoding};
 
 use super::params::as_tag;
 use super::parse::MAX_INLINE_INDEX;
@@ -16,30 +16,28 @@ use super::{
 };
 use crate::id::{ClusterId, MessageName, NodeId};
 
-pub(super) fn line(line: &Line) -> Result<Vec<u8>, EmitError> {
-    let mut writer = Writer::new(line.framing, line.message.type_word());
+/// Appends the line to `out`, or an unfinished piece of it and an error.
+pub(super) fn line(line: &Line, out: &mut Vec<u8>) -> Result<(), EmitError> {
+    let mut writer = Writer::new(line.framing, line.message.type_word(), out);
     writer.message(&line.message)?;
     writer.finish(line)
 }
 
 /// Writes parameters one after another.
-struct Writer {
+struct Writer<'a> {
     framing: Framing,
-    out: String,
+    out: &'a mut Vec<u8>,
     count: usize,
     /// Name and start of the last parameter.
     last: (&'static str, usize),
 }
 
-impl Writer {
-    fn new(framing: Framing, word: &'static str) -> Self {
-        let start = match framing {
-            Framing::Bar => "",
-            Framing::Slash => "VMDT/TCP/1.0/",
-        };
-        let mut out = String::with_capacity(128);
-        out.push_str(start);
-        out.push_str(word);
+impl<'a> Writer<'a> {
+    fn new(framing: Framing, word: &'static str, out: &'a mut Vec<u8>) -> Self {
+        if framing == Framing::Slash {
+            out.extend_from_slice(b"VMDT/TCP/1.0/");
+        }
+        out.extend_from_slice(word.as_bytes());
         let end = out.len();
         Self {
             framing,
@@ -50,12 +48,16 @@ impl Writer {
     }
 
     /// Adds the tag and the line end once it is known that the last parameter survives.
-    fn finish(mut self, line: &Line) -> Result<Vec<u8>, EmitError> {
+    fn finish(mut self, line: &Line) -> Result<(), EmitError> {
         let rest_of_line =
             self.framing == Framing::Bar && matches!(line.message, Message::SendMessage { .. });
         match line.tag {
             Some(_) if rest_of_line => return Err(EmitError::NotCarried { field: "tag" }),
-            Some(tag) => self.plain("tag", format_args!("~{tag}")),
+            Some(tag) => {
+                self.begin("tag");
+                self.out.push(b'~');
+                decimal(tag, self.out);
+            }
             None if self.framing == Framing::Bar && self.count > 0 => {
                 self.check_last(rest_of_line)?
             }
@@ -68,18 +70,19 @@ impl Writer {
                 allowed: MAX_PARAMETERS,
             });
         }
-        self.out.push('\n');
-        Ok(self.out.into_bytes())
+        self.out.push(b'\n');
+        Ok(())
     }
 
     /// The bar form has no escape for blanks that a parser strips and for what looks like a tag.
     fn check_last(&self, rest_of_line: bool) -> Result<(), EmitError> {
         let (field, start) = self.last;
         let text = self.out.get(start..).unwrap_or_default();
-        if text.ends_with([' ', '\t']) {
+        if let Some(b' ' | b'\t') = text.last() {
             return Err(EmitError::EdgeBlank { field });
         }
-        if !rest_of_line && as_tag(text).is_some() {
+        let tag = |text| core::str::from_utf8(text).ok().and_then(as_tag);
+        if !rest_of_line && text.starts_with(b"~") && tag(text).is_some() {
             return Err(EmitError::LooksLikeTag { field });
         }
         Ok(())
@@ -92,10 +95,25 @@ impl Writer {
     }
 
     /// A parameter that needs no escape in either framing.
-    fn plain(&mut self, field: &'static str, value: impl core::fmt::Display) {
+    fn plain(&mut self, field: &'static str, value: &str) {
         self.begin(field);
-        // Writing to a String does not fail.
-        let _ = write!(self.out, "{value}");
+        self.add(value);
+    }
+
+    fn add(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    fn number(&mut self, field: &'static str, number: u16) {
+        self.begin(field);
+        decimal(u32::from(number), self.out);
+    }
+
+    /// The same for what is seldom written.
+    fn display(&mut self, field: &'static str, value: impl fmt::Display) {
+        self.begin(field);
+        // Writing to memory does not fail.
+        let _ = write!(Octets(self.out), "{value}");
     }
 
     /// A parameter that may hold anything.
@@ -104,7 +122,7 @@ impl Writer {
         match self.framing {
             Framing::Bar => self.raw(field, text, true),
             Framing::Slash => {
-                escape(text, &mut self.out);
+                escape(text, self.out);
                 Ok(())
             }
         }
@@ -125,13 +143,13 @@ impl Writer {
                 octet,
             });
         }
-        self.out.push_str(text);
+        self.add(text);
         Ok(())
     }
 
     fn node(&mut self, field: &'static str, id: &NodeId) -> Result<(), EmitError> {
         check_node(field, id)?;
-        self.plain(field, id);
+        self.plain(field, id.as_str());
         Ok(())
     }
 
@@ -139,25 +157,27 @@ impl Writer {
         if name.is_empty() {
             return Err(EmitError::BadId { field: "message" });
         }
-        self.plain("message", name);
+        self.plain("message", name.as_str());
         Ok(())
     }
 
     fn cluster(&mut self, id: &ClusterId) {
-        self.plain("cluster", id);
+        self.plain("cluster", id.as_str());
     }
 
     fn caps(&mut self, caps: Option<Caps>) {
-        if let Some(caps) = caps {
-            self.plain("caps", caps);
+        match caps {
+            None => {}
+            Some(Caps::RDT) => self.plain("caps", "rdt"),
+            Some(caps) => self.display("caps", caps),
         }
     }
 
     fn info(&mut self, info: Option<ClusterInfo>) {
         if let Some(ClusterInfo { n, k, options }) = info {
-            self.plain("n", n);
-            self.plain("k", k);
-            self.plain("options", options);
+            self.number("n", n);
+            self.number("k", k);
+            self.display("options", options);
         }
     }
 
@@ -170,10 +190,10 @@ impl Writer {
                 options,
             } => {
                 self.node("client", client)?;
-                self.plain("n", n);
-                self.plain("k", k);
+                self.number("n", *n);
+                self.number("k", *k);
                 if let Some(options) = options {
-                    self.plain("options", options);
+                    self.display("options", options);
                 }
             }
             Message::JoinCluster { client, cluster } => {
@@ -190,12 +210,12 @@ impl Writer {
             Message::ListClusters { client, after } => {
                 self.node("client", client)?;
                 if let Some(after) = after {
-                    self.plain("after", after);
+                    self.plain("after", after.as_str());
                 }
             }
             Message::RegisterP2pPort { client, port, caps } => {
                 self.node("client", client)?;
-                self.plain("port", port);
+                self.number("port", *port);
                 self.caps(*caps);
             }
             Message::GetClientInfo { client, target } => {
@@ -221,7 +241,7 @@ impl Writer {
                 self.node("from", from)?;
                 self.node("to", to)?;
                 self.node("target", target)?;
-                self.plain("index", index);
+                self.number("index", *index);
                 self.text("data", data)?;
             }
             Message::MessageReceived { message } | Message::SharePoolRemove { message } => {
@@ -235,7 +255,7 @@ impl Writer {
             } => {
                 self.name(message)?;
                 self.node("claimer", claimer)?;
-                self.plain("index", index);
+                self.number("index", *index);
             }
             Message::SharePoolAck { message, receiver } => {
                 self.name(message)?;
@@ -243,7 +263,7 @@ impl Writer {
             }
             Message::SharePoolUnfreeze { message, index } => {
                 self.name(message)?;
-                self.plain("index", index);
+                self.number("index", *index);
             }
             Message::ClusterReady { cluster } => self.cluster(cluster),
             Message::Error { code, text, about } => match self.framing {
@@ -255,7 +275,7 @@ impl Writer {
                     self.text("text", &format!("{code}:{blank}{text}"))?;
                 }
                 Framing::Slash => {
-                    self.plain("code", code);
+                    self.plain("code", code.as_str());
                     self.text("text", text)?;
                     if let Some(about) = about {
                         self.name(about)?;
@@ -283,8 +303,8 @@ impl Writer {
                 }
             }
             Message::ClientInfo { ip, port, caps } => {
-                self.plain("ip", ip);
-                self.plain("port", port);
+                self.ip(ip);
+                self.number("port", *port);
                 self.caps(*caps);
             }
             Message::Member {
@@ -423,7 +443,7 @@ impl Writer {
             });
         }
         self.begin(field);
-        BASE64URL_NOPAD.encode_append(octets, &mut self.out);
+        self.encoded(&BASE64URL_NOPAD, octets);
         Ok(())
     }
 
@@ -436,7 +456,7 @@ impl Writer {
                 max: u32::from(MAX_CODE_NUMBER),
             });
         }
-        self.plain("number", number);
+        self.number("number", number);
         Ok(())
     }
 
@@ -458,6 +478,13 @@ impl Writer {
                 field: "address flow label",
             });
         }
+        if let SocketAddr::V4(v4) = address {
+            self.begin("address");
+            octets_of(*v4.ip(), self.out);
+            self.out.push(b':');
+            decimal(u32::from(v4.port()), self.out);
+            return Ok(());
+        }
         // A scope id is written with a `%`.
         self.text("address", &address.to_string())
     }
@@ -472,12 +499,34 @@ impl Writer {
             active,
         } = entry;
         check_node("creator", creator)?;
-        let active = u8::from(*active);
-        self.plain(
-            "cluster entry",
-            format_args!("{cluster}:{creator}:{n}:{k}:{members}:{active}"),
-        );
+        self.plain("cluster entry", cluster.as_str());
+        self.add(":");
+        self.add(creator.as_str());
+        for number in [*n, *k, *members, u16::from(*active)] {
+            self.add(":");
+            decimal(u32::from(number), self.out);
+        }
         Ok(())
+    }
+
+    fn ip(&mut self, ip: &IpAddr) {
+        match ip {
+            IpAddr::V4(ip) => {
+                self.begin("ip");
+                octets_of(*ip, self.out);
+            }
+            IpAddr::V6(ip) => self.display("ip", ip),
+        }
+    }
+
+    /// Appends to the parameter.
+    fn encoded(&mut self, encoding: &Encoding, octets: &[u8]) {
+        let start = self.out.len();
+        self.out
+            .resize(start + encoding.encode_len(octets.len()), 0);
+        if let Some(place) = self.out.get_mut(start..) {
+            encoding.encode_mut(octets, place);
+        }
     }
 
     fn share_pool_add(&mut self, add: &SharePoolAdd) -> Result<(), EmitError> {
@@ -492,12 +541,12 @@ impl Writer {
         self.name(&add.message)?;
         self.node("sender", &add.sender)?;
         self.node("receiver", &add.receiver)?;
-        self.plain("total", add.total);
-        self.plain("active", add.active);
+        self.number("total", add.total);
+        self.number("active", add.active);
         self.plain("content", add.content.as_str());
         self.text("filename", &add.filename)?;
         if add.version != 0 {
-            self.plain("version", format_args!("v={}", add.version));
+            self.display("version", format_args!("v={}", add.version));
         }
         if !add.details.is_empty() {
             if add.details.len() > MAX_DETAILS {
@@ -508,7 +557,7 @@ impl Writer {
                 });
             }
             self.plain("details", "d=");
-            BASE64URL_NOPAD.encode_append(&add.details, &mut self.out);
+            self.encoded(&BASE64URL_NOPAD, &add.details);
         }
         for share in &add.shares {
             self.share_entry(share)?;
@@ -520,10 +569,11 @@ impl Writer {
         match entry {
             ShareEntry::Inline { index, share } => {
                 check_index(*index, 0, MAX_INLINE_INDEX)?;
-                self.plain("share", format_args!("{index}:"));
+                self.number("share", *index);
+                self.add(":");
                 match self.framing {
-                    Framing::Bar => BASE64.encode_append(share, &mut self.out),
-                    Framing::Slash => escape(&BASE64.encode(share), &mut self.out),
+                    Framing::Bar => self.encoded(&BASE64, share),
+                    Framing::Slash => escape(&BASE64.encode(share), self.out),
                 }
             }
             ShareEntry::Placed {
@@ -533,8 +583,11 @@ impl Writer {
             } => {
                 check_index(*index, 1, u16::from(u8::MAX))?;
                 check_node("holder", holder)?;
-                self.plain("share", format_args!("{index}:{holder}:"));
-                BASE64URL_NOPAD.encode_append(digest, &mut self.out);
+                self.number("share", *index);
+                for text in [":", holder.as_str(), ":"] {
+                    self.add(text);
+                }
+                self.encoded(&BASE64URL_NOPAD, digest);
             }
         }
         Ok(())
@@ -563,11 +616,12 @@ fn check_index(index: u16, min: u16, max: u16) -> Result<(), EmitError> {
 
 /// Escapes a slash parameter: `%`, `/`, control octets, and at its edges what a parser would
 /// take for a blank around the line or for a tag.
-fn escape(text: &str, out: &mut String) {
+fn escape(text: &str, out: &mut Vec<u8>) {
     let last = text.len().wrapping_sub(1);
     out.reserve(text.len());
     let mut written = 0;
-    for (at, octet) in text.bytes().enumerate() {
+    let octets = text.as_bytes();
+    for (at, &octet) in octets.iter().enumerate() {
         let escaped = match octet {
             b'%' | b'/' | 0..0x20 => true,
             b' ' => at == 0 || at == last,
@@ -575,19 +629,52 @@ fn escape(text: &str, out: &mut String) {
             _ => false,
         };
         if escaped {
-            // All escaped octets are ASCII, so both ends lie between characters.
-            out.push_str(text.get(written..at).unwrap_or_default());
-            out.push('%');
+            out.extend_from_slice(octets.get(written..at).unwrap_or_default());
+            out.push(b'%');
             out.push(hex(octet >> 4));
             out.push(hex(octet & 0xf));
             written = at + 1;
         }
     }
-    out.push_str(text.get(written..).unwrap_or_default());
+    out.extend_from_slice(octets.get(written..).unwrap_or_default());
 }
 
 /// The hexadecimal digit of a number below 16.
-fn hex(nibble: u8) -> char {
+fn hex(nibble: u8) -> u8 {
     let first = if nibble < 10 { b'0' } else { b'A' - 10 };
-    char::from(first + nibble)
+    first + nibble
+}
+
+/// Memory to which formatted text is appended.
+struct Octets<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Octets<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+fn decimal(mut number: u32, out: &mut Vec<u8>) {
+    let mut digits = [0; 10];
+    let mut len = 0;
+    for place in digits.iter_mut().rev() {
+        *place = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+        len += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(digits.len() - len..).unwrap_or_default());
+}
+
+fn octets_of(ip: Ipv4Addr, out: &mut Vec<u8>) {
+    let mut separator = false;
+    for octet in ip.octets() {
+        if core::mem::replace(&mut separator, true) {
+            out.push(b'.');
+        }
+        decimal(u32::from(octet), out);
+    }
 }

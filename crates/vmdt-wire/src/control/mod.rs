@@ -111,10 +111,10 @@ impl Framing {
         }
     }
 
-    const fn separator(self) -> char {
+    const fn separator(self) -> u8 {
         match self {
-            Self::Bar => '|',
-            Self::Slash => '/',
+            Self::Bar => b'|',
+            Self::Slash => b'/',
         }
     }
 }
@@ -182,7 +182,31 @@ impl Line {
     /// # Errors
     /// Something that this framing cannot carry, so that `parse` would not give the same line.
     pub fn emit(&self) -> Result<Vec<u8>, EmitError> {
-        emit::line(self)
+        let mut out = Vec::with_capacity(128);
+        self.emit_to(&mut out)?;
+        Ok(out)
+    }
+
+    /// Appends the line with its LF to `out`.
+    ///
+    /// ```
+    /// use vmdt_wire::{Line, Message};
+    ///
+    /// let mut out = b"OK|done\n".to_vec();
+    /// Line::bar(Message::Ok { text: None }).emit_to(&mut out)?;
+    /// assert_eq!(out, b"OK|done\nOK\n");
+    /// # Ok::<(), vmdt_wire::EmitError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`emit`](Self::emit); then `out` is what it was.
+    pub fn emit_to(&self, out: &mut Vec<u8>) -> Result<(), EmitError> {
+        let start = out.len();
+        let done = emit::line(self, out);
+        if done.is_err() {
+            out.truncate(start);
+        }
+        done
     }
 }
 

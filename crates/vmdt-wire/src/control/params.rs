@@ -6,11 +6,7 @@ use alloc::vec::Vec;
 use core::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
-use nom::bytes::complete::{take_till, take_while_m_n};
-use nom::character::complete::{char, digit1};
-use nom::combinator::all_consuming;
-use nom::error::Error;
-use nom::sequence::preceded;
+use nom::bytes::complete::take_while_m_n;
 use nom::{IResult, Parser as _};
 
 use super::{Excerpt, Framing, LineError, LineErrorKind};
@@ -124,11 +120,16 @@ impl Param<'_> {
 /// The number that decimal digits write: `Err` if there is anything else, `None` if it is too
 /// large. The time is linear in the digits, and leading zeros change nothing.
 fn decimal(text: &str) -> Result<Option<u32>, ()> {
-    let mut digits = all_consuming(digit1::<&str, Error<&str>>);
-    let (_, digits) = digits.parse(text).map_err(|_| ())?;
-    Ok(digits.bytes().try_fold(0_u32, |value, digit| {
-        value.checked_mul(10)?.checked_add(u32::from(digit - b'0'))
-    }))
+    if text.is_empty() {
+        return Err(());
+    }
+    text.bytes().try_fold(Some(0_u32), |value, octet| {
+        if !octet.is_ascii_digit() {
+            return Err(());
+        }
+        let digit = u32::from(octet - b'0');
+        Ok(value.and_then(|value| value.checked_mul(10)?.checked_add(digit)))
+    })
 }
 
 /// The number that a tag holds: `~` and decimal digits.
@@ -156,12 +157,26 @@ impl<'a> Params<'a> {
 
     /// How many are left.
     pub(super) fn count(&self) -> usize {
-        self.rest.matches(self.framing.separator()).count()
+        let separator = self.framing.separator();
+        self.rest
+            .bytes()
+            .filter(|&octet| octet == separator)
+            .count()
+    }
+
+    /// Whether there are more than `allowed`, and then how many.
+    pub(super) fn more_than(&self, allowed: usize) -> Option<usize> {
+        if self.rest.len() <= allowed {
+            return None;
+        }
+        Some(self.count()).filter(|&found| found > allowed)
     }
 
     /// Takes the tag off the end, if there is one.
     pub(super) fn take_tag(&mut self) -> Result<Option<u32>, LineError> {
-        let Some((before, last)) = self.rest.rsplit_once(self.framing.separator()) else {
+        let separator = self.framing.separator();
+        let split = self.rest.bytes().rposition(|octet| octet == separator);
+        let Some((before, last)) = split.and_then(|at| split_around(self.rest, at)) else {
             return Ok(None);
         };
         let Some(tag) = as_tag(last) else {
@@ -185,11 +200,13 @@ impl<'a> Params<'a> {
     /// The next parameter, if there is one.
     pub(super) fn optional(&mut self, field: &'static str) -> Result<Option<Param<'a>>, LineError> {
         let separator = self.framing.separator();
-        let parsed: IResult<&str, &str> =
-            preceded(char(separator), take_till(|found| found == separator)).parse(self.rest);
-        let Ok((rest, raw)) = parsed else {
+        let Some((_, after)) = split_around(self.rest, 0) else {
             return Ok(None);
         };
+        let end = after.bytes().position(|octet| octet == separator);
+        let (raw, rest) = end
+            .and_then(|end| after.split_at_checked(end))
+            .unwrap_or((after, ""));
         let offset = self.offset + 1;
         self.offset = offset + raw.len();
         self.rest = rest;
@@ -216,7 +233,7 @@ impl<'a> Params<'a> {
 
     /// Everything up to the line's end as one parameter: the bar form's last one.
     pub(super) fn rest_of_line(&mut self, field: &'static str) -> Result<Param<'a>, LineError> {
-        let Some(text) = self.rest.strip_prefix(self.framing.separator()) else {
+        let Some(text) = self.rest.strip_prefix(char::from(self.framing.separator())) else {
             return Err(LineError {
                 kind: LineErrorKind::Missing,
                 field,
@@ -244,9 +261,9 @@ impl<'a> Params<'a> {
 
     /// Nothing may follow.
     pub(super) fn end(&self) -> Result<(), LineError> {
-        match self.count() {
-            0 => Ok(()),
-            found => Err(LineError {
+        match self.more_than(0) {
+            None => Ok(()),
+            Some(found) => Err(LineError {
                 kind: LineErrorKind::TooMany { found, allowed: 0 },
                 field: "parameters after the last",
                 offset: self.offset,
@@ -255,13 +272,19 @@ impl<'a> Params<'a> {
     }
 }
 
+/// What stands before and behind the separator at `at`.
+fn split_around(text: &str, at: usize) -> Option<(&str, &str)> {
+    let (before, rest) = text.split_at_checked(at)?;
+    Some((before, rest.get(1..)?))
+}
+
 /// Resolves the escapes of a slash parameter.
 fn unescape<'a>(
     raw: &'a str,
     field: &'static str,
     offset: usize,
 ) -> Result<Cow<'a, str>, LineError> {
-    if !raw.contains('%') {
+    if !raw.as_bytes().contains(&b'%') {
         return Ok(Cow::Borrowed(raw));
     }
     let mut octets = Vec::with_capacity(raw.len());

@@ -5,9 +5,6 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
-use nom::Parser as _;
-use nom::bytes::complete::tag;
-use nom::sequence::preceded;
 
 use super::params::{Param, Params};
 use super::{
@@ -41,8 +38,7 @@ pub(super) fn line(line: &[u8]) -> Result<Line, LineError> {
     let tag = if rest_of_line {
         None
     } else {
-        let found = params.count();
-        if found > MAX_PARAMETERS {
+        if let Some(found) = params.more_than(MAX_PARAMETERS) {
             let kind = LineErrorKind::TooMany {
                 found,
                 allowed: MAX_PARAMETERS,
@@ -82,9 +78,10 @@ fn content(line: &[u8]) -> Result<(&str, usize), LineError> {
         });
     };
     let line = line.get(start..).unwrap_or_default();
-    if let Some(at) = line
-        .iter()
-        .position(|octet| matches!(octet, 0 | b'\n' | b'\r'))
+    let bad = |octet: &u8| matches!(octet, 0 | b'\n' | b'\r');
+    // Without an early end the loop takes many octets at once.
+    if line.iter().fold(false, |found, octet| found | bad(octet))
+        && let Some(at) = line.iter().position(bad)
     {
         let octet = line.get(at).copied().unwrap_or_default();
         return Err(LineError {
@@ -108,17 +105,21 @@ fn content(line: &[u8]) -> Result<(&str, usize), LineError> {
 
 /// The message type and what follows it, and where the type starts.
 fn split_type(text: &str, offset: usize, framing: Framing) -> (&str, &str, usize) {
-    let end = text.find(framing.separator()).unwrap_or(text.len());
+    let separator = framing.separator();
+    let end = text.bytes().position(|octet| octet == separator);
+    let end = end.unwrap_or(text.len());
     let (word, rest) = text.split_at_checked(end).unwrap_or((text, ""));
     (word, rest, offset)
 }
 
 /// Reads `VMDT/TCP/1.0/` before splitting the type off.
 fn slash_type(text: &str, offset: usize) -> Result<(&str, &str, usize), LineError> {
-    let start: nom::IResult<&str, &str> = preceded(tag(SLASH_START), tag(PROTOCOL)).parse(text);
+    let start = text
+        .strip_prefix(SLASH_START)
+        .and_then(|rest| rest.strip_prefix(PROTOCOL));
     let version_at = offset + SLASH_START.len();
     let after = match start {
-        Ok(("", _)) => {
+        Some("") => {
             let offset = version_at + PROTOCOL.len();
             return Err(LineError {
                 kind: LineErrorKind::Missing,
@@ -126,8 +127,8 @@ fn slash_type(text: &str, offset: usize) -> Result<(&str, &str, usize), LineErro
                 offset,
             });
         }
-        Ok((after, _)) => after.strip_prefix('/'),
-        Err(_) => None,
+        Some(after) => after.strip_prefix('/'),
+        None => None,
     };
     let Some(after) = after else {
         let found = Excerpt::of(text.get(SLASH_START.len()..).unwrap_or_default());
