@@ -32,7 +32,7 @@ const EVENTS: usize = 1024;
 enum Who {
     /// A key made for this run.
     Ephemeral,
-    Key(SecretIdentity),
+    Key(Box<SecretIdentity>),
     /// A key in a file, which is made when it is not there.
     File(PathBuf),
     /// A name of profile 1.0.
@@ -61,6 +61,11 @@ pub struct NodeBuilder {
     request_timeout: Option<Duration>,
     allow_relay: bool,
     allow_open_peers: bool,
+    hedging: Option<f64>,
+    delivery: Option<f64>,
+    allow_direct: bool,
+    min_distinct_networks: u8,
+    operators: BTreeMap<NodeId, String>,
     transport: Option<vmdt_rdt::Config>,
 }
 
@@ -82,6 +87,11 @@ impl Default for NodeBuilder {
             request_timeout: None,
             allow_relay: true,
             allow_open_peers: false,
+            hedging: None,
+            delivery: None,
+            allow_direct: true,
+            min_distinct_networks: 0,
+            operators: BTreeMap::new(),
             transport: None,
         }
     }
@@ -100,7 +110,7 @@ impl NodeBuilder {
     /// The node's key, which makes its id.
     #[must_use]
     pub fn identity(mut self, identity: SecretIdentity) -> Self {
-        self.who = Who::Key(identity);
+        self.who = Who::Key(Box::new(identity));
         self
     }
 
@@ -214,6 +224,44 @@ impl NodeBuilder {
     #[must_use]
     pub fn allow_open_peers(mut self, allow: bool) -> Self {
         self.allow_open_peers = allow;
+        self
+    }
+
+    /// The budget for asking early; see [`CoreConfig::set_hedging`]. 0.1 by default.
+    #[must_use]
+    pub fn hedging(mut self, fraction: f64) -> Self {
+        self.hedging = Some(fraction);
+        self
+    }
+
+    /// How surely a small message is to arrive at the first attempt; see
+    /// [`CoreConfig::set_delivery`]. 0.995 by default.
+    #[must_use]
+    pub fn delivery(mut self, probability: f64) -> Self {
+        self.delivery = Some(probability);
+        self
+    }
+
+    /// Whether the direct way may carry shares; see [`CoreConfig::set_allow_direct`]. True by
+    /// default.
+    #[must_use]
+    pub fn allow_direct(mut self, allow: bool) -> Self {
+        self.allow_direct = allow;
+        self
+    }
+
+    /// Distinct networks that every message is to be spread over; see
+    /// [`CoreConfig::set_min_distinct_networks`]. 0 by default.
+    #[must_use]
+    pub fn min_distinct_networks(mut self, networks: u8) -> Self {
+        self.min_distinct_networks = networks;
+        self
+    }
+
+    /// Who operates a member; see [`CoreConfig::set_operator`].
+    #[must_use]
+    pub fn operator(mut self, member: NodeId, operator: impl Into<String>) -> Self {
+        self.operators.insert(member, operator.into());
         self
     }
 
@@ -333,7 +381,18 @@ impl NodeBuilder {
         }
         config
             .set_allow_relay(self.allow_relay)
-            .set_allow_open_peers(self.allow_open_peers);
+            .set_allow_open_peers(self.allow_open_peers)
+            .set_allow_direct(self.allow_direct)
+            .set_min_distinct_networks(self.min_distinct_networks);
+        if let Some(fraction) = self.hedging {
+            config.set_hedging(fraction);
+        }
+        if let Some(probability) = self.delivery {
+            config.set_delivery(probability);
+        }
+        for (member, operator) in self.operators {
+            config.set_operator(member, operator);
+        }
         if let Some(transport) = self.transport {
             config.set_transport(transport);
         }
@@ -385,7 +444,7 @@ impl NodeBuilder {
                 return Ok(Resolved::Open(id));
             }
             Who::Ephemeral => (SecretIdentity::generate(&mut rng), None),
-            Who::Key(identity) => (identity.clone(), None),
+            Who::Key(identity) => (SecretIdentity::clone(identity), None),
             Who::File(path) => {
                 let path = path.clone();
                 let loaded = tokio::task::spawn_blocking(move || {

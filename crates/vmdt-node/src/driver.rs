@@ -46,6 +46,7 @@ pub(crate) fn now() -> Instant {
 }
 
 /// Milliseconds since 1970, by the system's clock.
+#[allow(clippy::disallowed_methods)]
 pub(crate) fn unix_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| {
@@ -75,12 +76,13 @@ pub(crate) enum Command {
     /// Gives a code number back.
     CodeClose(u16),
     /// Looks at the core, or tells it something.
-    With(Box<dyn FnOnce(&mut Core, Instant) + Send>),
+    With(Look),
     Status(oneshot::Sender<Vec<ClusterStatus>>),
     Paths(oneshot::Sender<Vec<PathReport>>),
     Close(oneshot::Sender<()>),
 }
 
+type Look = Box<dyn FnOnce(&mut Core, Instant) + Send>;
 type MakeRequest = Box<dyn FnOnce(&mut Core, Instant) -> Result<RequestId, ClusterError> + Send>;
 type Asked = oneshot::Sender<Result<Result<Reply, RequestError>, ClusterError>>;
 

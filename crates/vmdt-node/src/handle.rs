@@ -14,11 +14,14 @@ use vmdt_seal::identity::PublicIdentity;
 use vmdt_seal::invite::{InviteTerms, Rights};
 use vmdt_seal::keyfile::KeyFileError;
 use vmdt_seal::ticket::{ServerAddress, Ticket};
-use vmdt_wire::{ClusterId, ClusterOptions, NodeId};
+use vmdt_wire::{ClusterId, ClusterOptions, MessageId, NodeId};
 
 use crate::builder::NodeBuilder;
 use crate::code::CodeFailure;
-use crate::core::{ClusterError, ClusterPlan, ConfigError, Core, Event, TransferError};
+use crate::core::{
+    ClusterError, ClusterPlan, ConfigError, Core, CoreStats, Event, Explanation, PeerReport,
+    TransferError,
+};
 use crate::driver::{Command, Content};
 use crate::files::SourceFile;
 use crate::sending::Sending;
@@ -325,6 +328,42 @@ impl Node {
         let act = move |core: &mut Core, now: Instant| drop(reply.send(look(core, now)));
         self.command(Command::With(Box::new(act))).await?;
         answer.await.map_err(|_| NodeError::Closed)
+    }
+
+    /// Who holds what of a message, and which sets of parties could learn something of it; it prints
+    /// as text for people. The id is that of a transfer, of whose segments the latest is explained.
+    /// `None` for what this node did not send: those under way and the last 256 are known.
+    ///
+    /// # Errors
+    /// [`NodeError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn explain(&self, id: MessageId) -> Result<Option<Explanation>, NodeError> {
+        self.with(move |core, _| core.explain(id)).await
+    }
+
+    /// What is known of the peers this node has dealt with, in id order: scores from 0.0 to 1.0,
+    /// round trips, successes and failures, bans.
+    ///
+    /// # Errors
+    /// [`NodeError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn peers(&self) -> Result<Vec<PeerReport>, NodeError> {
+        self.with(|core, now| core.peer_reports(now)).await
+    }
+
+    /// What this node dropped, and what it did to be sooner.
+    ///
+    /// # Errors
+    /// [`NodeError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn stats(&self) -> Result<CoreStats, NodeError> {
+        self.with(|core, _| core.stats()).await
     }
 
     /// Whether this node speaks profile 1.1.

@@ -71,8 +71,9 @@ mod sending;
 mod socket;
 
 pub use crate::core::{
-    Carried, Carrier, ClusterError, ConfigError, CoreConfig, Event, Paths, PlacementError,
-    Progress, Receipt, TransferError,
+    Ban, Carried, Carrier, ClusterError, ConfigError, CoreConfig, CoreStats, Event, Evidence,
+    Explanation, Health, HedgeReport, Paths, PeerReport, PlacementError, Progress, Receipt,
+    TransferError,
 };
 pub use builder::NodeBuilder;
 pub use code::{CODE_MAX_LEN, CodeFailure, CodeOffer};

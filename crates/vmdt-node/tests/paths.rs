@@ -18,11 +18,32 @@ use vmdt_testkit::LinkConfig;
 
 const RTT: Duration = Duration::from_millis(50);
 
-fn link(rate: u64, loss: f64) -> LinkConfig {
-    LinkConfig::new()
-        .delay(RTT / 2)
-        .rate(rate, 256 * 1024)
-        .loss(loss)
+/// Links of which two make a path of 50 ms there and back with this loss.
+#[derive(Clone, Copy)]
+struct Links {
+    rate: u64,
+    loss: f64,
+}
+
+impl Links {
+    fn direct(self) -> LinkConfig {
+        self.link(RTT / 2, self.loss)
+    }
+
+    fn hop(self) -> LinkConfig {
+        self.link(RTT / 4, 1.0 - (1.0 - self.loss).sqrt())
+    }
+
+    fn link(self, delay: Duration, loss: f64) -> LinkConfig {
+        LinkConfig::new()
+            .delay(delay)
+            .rate(self.rate, 256 * 1024)
+            .loss(loss)
+    }
+}
+
+fn link(rate: u64, loss: f64) -> Links {
+    Links { rate, loss }
 }
 
 fn content(len: usize) -> Bytes {
@@ -37,15 +58,17 @@ fn cluster(
     seed: u64,
     nodes: usize,
     (n, k): (u16, u16),
-    link: LinkConfig,
+    links: Links,
     tune: impl Fn(&mut CoreConfig),
 ) -> World {
-    let mut w = World::new(seed, nodes, link, |config| {
+    let mut w = World::new(seed, nodes, links.hop(), |config| {
         config
             .set_request_timeout(Duration::from_secs(120))
             .unwrap();
         tune(config);
     });
+    let (from, to) = (w.hosts[0].host, w.hosts[1].host);
+    w.network.set_link_both(from, to, links.direct());
     w.cluster(n, k, false);
     for _ in 0..8 {
         let id = w.send(0, 1, None, content(1_000)).unwrap();
@@ -80,43 +103,194 @@ fn percentile(times: &[Duration], percent: usize) -> Duration {
     times[(times.len() * percent / 100).min(times.len() - 1)]
 }
 
-#[test]
-fn measure_tail() {
-    for loss in [0.0, 0.02] {
-        let mut w = cluster(1, 8, (6, 3), link(10_000_000, loss), |_| {});
-        let t = delivery_times(&mut w, 600, 1_000);
-        println!("loss {loss}: p50 {:?} p90 {:?} p95 {:?} p99 {:?} max {:?}", percentile(&t, 50), percentile(&t, 90), percentile(&t, 95), percentile(&t, 99), t[t.len() - 1]);
-    }
+/// Neither hedging nor more than k shares at once.
+fn patient(config: &mut CoreConfig) {
+    config.set_hedging(0.0).set_delivery(0.0);
+}
+
+fn stats(w: &World, i: usize) -> vmdt_node::CoreStats {
+    w.hosts[i].core.stats()
 }
 
 #[test]
-fn measure_burst() {
-    for loss in [0.0, 0.06] {
-        for seed in 0..5 {
-            let mut w = cluster(seed, 8, (6, 3), link(10_000_000, loss), |_| {});
-            w.run_for(Duration::from_secs(2));
-            let begun = w.now();
-            let before = w.hosts[1].received.len();
-            let sent = |w: &World| w.network.stats().datagrams_sent;
-            let d = sent(&w);
-            for _ in 0..59 {
-                w.send(0, 1, None, content(1_392)).unwrap();
-            }
-            w.run_until(Duration::from_secs(60), |w| w.hosts[1].received.len() >= before + 59).unwrap();
-            println!("loss {loss} seed {seed}: all 59 after {:?}, {} datagrams", w.now() - begun, sent(&w) - d);
-        }
+fn at_two_percent_loss_redundancy_and_hedging_halve_the_tail() {
+    let tail = |seed: u64, tune: fn(&mut CoreConfig)| {
+        let mut w = cluster(seed, 8, (6, 3), link(10_000_000, 0.02), tune);
+        let times = delivery_times(&mut w, 400, 1_000);
+        let hedging = stats(&w, 1).hedging;
+        println!(
+            "p50 {:?} p95 {:?} p99 {:?}; {} redundant; {hedging:?}",
+            percentile(&times, 50),
+            percentile(&times, 95),
+            percentile(&times, 99),
+            stats(&w, 0).redundant_shares,
+        );
+        (percentile(&times, 99), hedging)
+    };
+    for seed in 1..3 {
+        let (off, report) = tail(seed, patient);
+        assert_eq!(report, vmdt_node::HedgeReport::default());
+        let (hedged, _) = tail(seed, |config| {
+            config.set_delivery(0.0);
+        });
+        let (on, report) = tail(seed, |_| {});
+        assert!(on * 2 <= off, "{on:?} against {off:?}");
+        assert!(hedged <= off, "{hedged:?} against {off:?}");
+        assert!(
+            report.octets <= report.traffic / 10 + (64 << 10),
+            "{report:?}"
+        );
     }
 }
 
+/// How long it takes until all of 59 messages of one packet each are there.
+fn burst(seed: u64, loss: f64, tune: impl Fn(&mut CoreConfig)) -> Duration {
+    let mut w = cluster(seed, 8, (6, 3), link(10_000_000, loss), tune);
+    w.run_for(Duration::from_secs(2));
+    let (begun, before) = (w.now(), w.hosts[1].received.len());
+    for _ in 0..59 {
+        w.send(0, 1, None, content(1_392)).unwrap();
+    }
+    w.run_until(Duration::from_secs(60), |w| {
+        w.hosts[1].received.len() >= before + 59
+    })
+    .unwrap();
+    let took = w.now() - begun;
+    w.check_privacy(3, &[0, 1]).unwrap();
+    took
+}
+
 #[test]
-fn measure_bulk() {
-    for loss in [0.0, 0.01, 0.06] {
+fn many_small_messages_at_once_lose_no_round_trip_to_six_percent_loss() {
+    let ideal = burst(1, 0.0, |_| {});
+    let mut times: Vec<Duration> = (0..6).map(|seed| burst(seed, 0.06, |_| {})).collect();
+    let mut without: Vec<Duration> = (0..6).map(|seed| burst(seed, 0.06, patient)).collect();
+    println!("without loss {ideal:?}; at 6%: {times:?}; patient {without:?}");
+    times.sort();
+    without.sort();
+    assert!(times[3] <= ideal * 115 / 100, "{times:?} against {ideal:?}");
+    assert!(times[3] < without[3]);
+}
+
+#[test]
+fn three_paths_carry_more_than_any_two_of_them() {
+    for (loss, least) in [(0.0, 0.75), (0.01, 0.72), (0.06, 0.68)] {
         let mut w = cluster(1, 4, (4, 3), link(20_000_000, loss), |_| {});
         let whole = content(20 << 20);
         let id = w.send(0, 1, Some("f"), whole.clone()).unwrap();
-        w.run_until(Duration::from_secs(600), |w| w.hosts[0].done.contains_key(&id)).unwrap();
-        let r = w.hosts[0].done[&id].as_ref().unwrap();
-        let rate = whole.len() as f64 * 8.0 / r.took.as_secs_f64();
-        println!("loss {loss}: {:?}, {:.1} Mbit/s = {:.2} of the sum; {:?}", r.took, rate / 1e6, rate / 60e6, r.paths);
+        w.run_until(Duration::from_secs(60), |w| {
+            w.hosts[0].done.contains_key(&id)
+        })
+        .unwrap();
+        let receipt = w.hosts[0].done[&id].as_ref().unwrap();
+        let rate = whole.len() as f64 * 8.0 / receipt.took.as_secs_f64();
+        println!(
+            "loss {loss}: {:?}, {:.2} of the sum; {:?} {:?}",
+            receipt.took,
+            rate / 60e6,
+            receipt.paths,
+            stats(&w, 1).hedging
+        );
+        assert!(rate >= least * 60e6, "{rate} at {loss}");
+        w.check_privacy(3, &[0, 1]).unwrap();
+    }
+}
+
+#[test]
+fn when_a_path_dies_the_others_go_on_within_a_few_round_trips() {
+    let mut w = cluster(2, 4, (4, 3), link(20_000_000, 0.0), |_| {});
+    let whole = content(8 << 20);
+    let id = w.send(0, 1, Some("f"), whole.clone()).unwrap();
+    let received = |w: &World| {
+        let progress = w.hosts[1].events.iter().rev().find_map(|e| match e {
+            vmdt_node::Event::FileProgress { received, .. } => Some(*received),
+            vmdt_node::Event::FileReceived { size, .. } => Some(*size),
+            _ => None,
+        });
+        progress.unwrap_or(0)
+    };
+    w.run_until(Duration::from_secs(60), |w| received(w) > 2 << 20)
+        .unwrap();
+    w.block_pair(0, 2);
+    w.block_pair(2, 1);
+    let (mut longest, mut last) = (Duration::ZERO, w.now());
+    while !w.hosts[0].done.contains_key(&id) {
+        let before = received(&w);
+        w.run_until(Duration::from_secs(60), |w| {
+            received(w) > before || w.hosts[0].done.contains_key(&id)
+        })
+        .unwrap();
+        longest = longest.max(w.now() - last);
+        last = w.now();
+    }
+    println!("the longest pause was {longest:?}");
+    w.hosts[0].done[&id].as_ref().unwrap();
+    assert!(longest <= RTT * 12, "{longest:?}");
+    assert!(stats(&w, 0).late_paths > 0);
+    assert!(stats(&w, 0).moved_shares > 0);
+    let late = w.hosts[0]
+        .events
+        .iter()
+        .any(|e| matches!(e, vmdt_node::Event::PathLate { peer } if *peer == w.id(2)));
+    assert!(late, "it is said");
+}
+
+#[test]
+fn a_sender_can_say_who_held_what_and_who_could_read_it() {
+    let mut w = cluster(3, 5, (5, 3), link(20_000_000, 0.0), |_| {});
+    let id = w.send(0, 1, None, content(1_000)).unwrap();
+    let now = w.hosts[0].core.explain(id).unwrap();
+    assert_eq!((now.k, now.n, now.placed, now.sealed), (3, 5, 5, true));
+    assert!(
+        now.to_string()
+            .contains("nobody but the receiver can read it")
+    );
+    w.run_until(Duration::from_secs(60), |w| {
+        w.hosts[0].done.contains_key(&id)
+    })
+    .unwrap();
+    assert_eq!(w.hosts[0].core.explain(id), Some(now), "after its end too");
+    assert_eq!(w.hosts[1].core.explain(id), None, "it is the sender's");
+}
+
+#[test]
+fn peers_are_rated_and_who_is_banned_carries_nothing() {
+    let mut w = cluster(4, 5, (5, 3), link(20_000_000, 0.0), |_| {});
+    let reports = w.with(0, |core, now| core.peer_reports(now));
+    let holder = w.id(2);
+    let report = reports.iter().find(|r| r.peer == holder).unwrap();
+    assert!(report.score > 0.5 && report.successes > 0, "{report:?}");
+    assert!(report.srtt.is_some() && report.ban.is_none());
+    let message = vmdt_node::MessageId::from_random([1; 12]);
+    let evidence = |delivered| vmdt_node::Evidence::BadShare {
+        message,
+        announced: [1; 16],
+        delivered,
+    };
+    assert!(!w.with(0, |core, now| core.ban(now, holder, evidence([1; 16]))));
+    assert!(w.with(0, |core, now| core.ban(now, holder, evidence([2; 16]))));
+    let banned =
+        |e: &vmdt_node::Event| matches!(e, vmdt_node::Event::Banned { peer } if *peer == holder);
+    assert!(w.hosts[0].events.iter().any(banned));
+    for _ in 0..5 {
+        let id = w.send(0, 1, None, content(1_000)).unwrap();
+        let explained = w.hosts[0].core.explain(id).unwrap();
+        let carrier = vmdt_node::Carrier::Member(holder);
+        assert!(!explained.holders.contains_key(&carrier), "{explained}");
+        w.run_for(Duration::from_secs(1));
+        w.hosts[0].done[&id].as_ref().unwrap();
+    }
+}
+
+#[test]
+fn demanded_networks_that_are_not_there_refuse_a_message() {
+    // all members are in one /24, which is one network, and the direct way is another
+    for (networks, fits) in [(2, true), (3, false)] {
+        let mut w = World::new(5, 5, link(20_000_000, 0.0).hop(), |config| {
+            config.set_min_distinct_networks(networks);
+        });
+        w.cluster(5, 2, false);
+        let sent = w.send(0, 1, None, content(1_000));
+        assert_eq!(sent.is_ok(), fits, "{sent:?}");
     }
 }

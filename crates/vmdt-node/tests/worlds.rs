@@ -267,10 +267,7 @@ fn in_the_open_profile_with_three_dead_and_no_relay_both_ends_get_an_error_and_n
         [2, 3, 4].iter().for_each(|i| w.kill(*i))
     })
     .unwrap_err();
-    assert!(
-        error.to_string().contains("only 2 of the 3 shares"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("only 2 of 3 shares"), "{error}");
     assert!(w.now() - begun < Duration::from_secs(90), "bounded time");
     assert!(files(&w, 1).is_empty());
     let told = w.hosts[1].events.iter().find_map(|e| match e {
@@ -278,7 +275,7 @@ fn in_the_open_profile_with_three_dead_and_no_relay_both_ends_get_an_error_and_n
         _ => None,
     });
     assert!(
-        told.is_some_and(|t| t.contains("only 2 of the 3 shares")),
+        told.is_some_and(|t| t.contains("only 2 of 3 shares")),
         "the receiver knows why"
     );
 }

@@ -1,8 +1,11 @@
 //! Settings of a node's core, with their bounds.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vmdt_pool::hedging::HedgeConfig;
 use vmdt_seal::identity::SecretIdentity;
 use vmdt_seal::prekey::PrekeyStore;
 use vmdt_wire::NodeId;
@@ -105,8 +108,25 @@ pub struct CoreConfig {
     pub(crate) request_timeout: Duration,
     pub(crate) allow_relay: bool,
     pub(crate) allow_open_peers: bool,
+    pub(crate) hedging: HedgeConfig,
+    pub(crate) delivery: f64,
+    pub(crate) allow_direct: bool,
+    pub(crate) min_distinct_networks: u8,
+    pub(crate) operators: BTreeMap<NodeId, Arc<str>>,
     pub(crate) rdt: vmdt_rdt::Config,
     pub(crate) sealing: Option<Sealing>,
+}
+
+/// Members whose operator is known.
+const MAX_OPERATORS: usize = 4096;
+
+/// Kept between 0 and 1; what is no number is 0.
+fn unit(value: f64) -> f64 {
+    if value.is_nan() {
+        0.0
+    } else {
+        value.clamp(0.0, 1.0)
+    }
 }
 
 fn within(setting: &'static str, found: u64, min: u64, max: u64) -> Result<u64, ConfigError> {
@@ -160,6 +180,11 @@ impl CoreConfig {
             request_timeout: Duration::from_secs(10),
             allow_relay: true,
             allow_open_peers: false,
+            hedging: HedgeConfig::default(),
+            delivery: 0.995,
+            allow_direct: true,
+            min_distinct_networks: 0,
+            operators: BTreeMap::new(),
             rdt: default_transport(),
             sealing: None,
         }
@@ -268,6 +293,51 @@ impl CoreConfig {
         self
     }
 
+    /// How much more than what arrives may be asked for early, as a fraction of its octets: a share
+    /// that is later than its path would have it is replaced by a frozen one at once, and whoever
+    /// brings what is not needed any more is told. 0.0 turns that off. Kept between 0.0 and 1.0;
+    /// 0.1 by default. What it cost stands in [`CoreStats::hedging`](super::CoreStats::hedging).
+    pub fn set_hedging(&mut self, fraction: f64) -> &mut Self {
+        self.hedging.fraction = unit(fraction);
+        self
+    }
+
+    /// With which probability a small message is to arrive without waiting for a retransmission:
+    /// as many of its shares beyond k, up to n, go on to the receiver at once as the measured loss
+    /// asks for. 0.0 sends k. Kept between 0.0 and 1.0; 0.995 by default. Large content is not sent
+    /// twice for it. What it cost stands in
+    /// [`CoreStats::redundant_shares`](super::CoreStats::redundant_shares).
+    pub fn set_delivery(&mut self, probability: f64) -> &mut Self {
+        self.delivery = unit(probability);
+        self
+    }
+
+    /// Whether the direct way to a receiver may carry shares. True by default. Control lines go
+    /// there in any case.
+    pub fn set_allow_direct(&mut self, allow: bool) -> &mut Self {
+        self.allow_direct = allow;
+        self
+    }
+
+    /// In how many distinct networks the carriers of a message are to be; it is refused when they
+    /// are in fewer. Members at one address, in one /24 (IPv4) or /48 (IPv6), or of one
+    /// [operator](Self::set_operator) count as one, which gets fewer than k shares. 0 by default:
+    /// every member counts for itself.
+    pub fn set_min_distinct_networks(&mut self, networks: u8) -> &mut Self {
+        self.min_distinct_networks = networks;
+        self
+    }
+
+    /// Who operates a member. It counts when distinct networks are demanded. The last 4,096 labels
+    /// by id are kept.
+    pub fn set_operator(&mut self, member: NodeId, operator: impl Into<Arc<str>>) -> &mut Self {
+        self.operators.insert(member, operator.into());
+        while self.operators.len() > MAX_OPERATORS {
+            self.operators.pop_first();
+        }
+        self
+    }
+
     /// Settings of the transport; [`default_transport`] is what to begin with.
     pub fn set_transport(&mut self, config: vmdt_rdt::Config) -> &mut Self {
         self.rdt = config;
@@ -302,5 +372,15 @@ mod tests {
         assert!(c.set_stall_timeout(Duration::from_millis(999)).is_err());
         assert!(c.set_max_message(0).is_err());
         assert!(c.set_pool_octets(0).is_err());
+    }
+
+    #[test]
+    fn fractions_are_kept_between_nothing_and_all() {
+        let mut c = CoreConfig::new("a".parse().unwrap(), 1, vec![]);
+        for (given, kept) in [(-1.0, 0.0), (0.25, 0.25), (7.0, 1.0), (f64::NAN, 0.0)] {
+            c.set_hedging(given).set_delivery(given);
+            assert!((c.hedging.fraction - kept).abs() < 1e-12, "{given}");
+            assert!((c.delivery - kept).abs() < 1e-12, "{given}");
+        }
     }
 }

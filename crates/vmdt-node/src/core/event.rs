@@ -122,6 +122,17 @@ pub enum Event {
         /// The member.
         peer: NodeId,
     },
+    /// A path to a member seems dead: nothing comes back, and its session is not given up yet. Shares
+    /// on it go elsewhere meanwhile.
+    PathLate {
+        /// The member.
+        peer: NodeId,
+    },
+    /// A member was banned from carrying shares, on proof that it misbehaved.
+    Banned {
+        /// The member.
+        peer: NodeId,
+    },
     /// A share did not match what its sender announced. It was not used.
     BadShare {
         /// The message.

@@ -10,7 +10,7 @@ use vmdt_wire::{FlowId, Framing, Line, MemberState, Message, MessageId, NodeId};
 
 use super::config::MAX_SEGMENT;
 use super::event::Event;
-use super::peer::{MAX_QUEUE, Path, Peer, QueuedShare, share_index};
+use super::peer::{MAX_QUEUE, Path, Peer, QueuedShare, Turn, share_index};
 use super::placement::Carrier;
 use super::relay::{is_datagram, is_relayed};
 use super::{Core, Output};
@@ -21,6 +21,10 @@ pub(crate) const MAX_SHARE: usize = MAX_SEGMENT + 1024;
 const MAX_ARRIVING: usize = 16 * 1024 * 1024;
 /// Octets of shares that may be arriving from all peers at once.
 const MAX_ARRIVING_TOTAL: usize = 64 * 1024 * 1024;
+/// Octets that wait in the transport for a path before the next share begins. Shares in the transport
+/// take turns and would all end late; one after the other, the first is handed on while the second
+/// is sent.
+const MAX_UNSENT: u64 = 24 * 1024;
 /// How long a peer may stay connected whom the server has not named as a member: a member may be
 /// faster than the server's word of it.
 const STRANGER_TIME: Duration = Duration::from_secs(5);
@@ -44,6 +48,8 @@ pub(crate) struct Parcel {
     pub(crate) parts: Vec<Bytes>,
     /// Held for its sender, rather than a share of our own message.
     pub(crate) from_pool: bool,
+    /// Its place among those that wait for the same path.
+    pub(crate) turn: Turn,
 }
 
 impl Parcel {
@@ -145,6 +151,7 @@ impl Core {
             message,
             index,
             from_pool,
+            turn,
             ..
         } = parcel;
         if self.path_is_down(to) {
@@ -161,10 +168,12 @@ impl Core {
         let Some(flow) = peer.flow_for(message, index) else {
             return false;
         };
-        peer.queue.push_back(QueuedShare {
+        peer.enqueue(QueuedShare {
             flow,
             parts: parcel.parts.into(),
             from_pool,
+            turn,
+            begun: false,
         });
         self.ensure_path(now, to);
         self.pump(now, to);
@@ -204,21 +213,26 @@ impl Core {
             return;
         };
         let before = peer.queue.len();
-        let begun = peer.queue.front().is_some_and(|q| q.flow == flow);
+        let begun = peer
+            .queue
+            .front()
+            .is_some_and(|q| q.flow == flow && q.begun);
         peer.queue.retain(|q| q.flow != flow);
         if peer.written.remove(&flow).is_some() || (begun && before != peer.queue.len()) {
             self.rdt.reset(now, to, flow, code::NOT_NEEDED);
         }
     }
 
-    /// Writes what waits for a peer, as far as its session takes it.
-    pub(super) fn pump(&mut self, now: Instant, to: NodeId) {
+    /// Writes what waits for a peer, as far as its session takes it. Returns whether it
+    /// took something.
+    pub(super) fn pump(&mut self, now: Instant, to: NodeId) -> bool {
         let Some(peer) = self.peers.get_mut(&to) else {
-            return;
+            return false;
         };
         if peer.path != Path::Up {
-            return;
+            return false;
         }
+        let mut took = false;
         while let Some(line) = peer.lines.pop_front() {
             if self
                 .rdt
@@ -230,9 +244,18 @@ impl Core {
             }
         }
         'shares: while let Some(share) = peer.queue.front_mut() {
+            if !share.begun {
+                let stats = self.rdt.stats(to).unwrap_or_default();
+                let unsent = (stats.queued as u64).saturating_sub(stats.bytes_in_flight);
+                if unsent > MAX_UNSENT {
+                    self.held_back.insert(to);
+                    break;
+                }
+                share.begun = true;
+            }
             while let Some(part) = share.parts.pop_front() {
                 match self.rdt.write(now, to, share.flow, part.clone()) {
-                    Ok(()) => {}
+                    Ok(()) => took = true,
                     Err(WriteError::Blocked { .. }) => {
                         share.parts.push_front(part);
                         break 'shares;
@@ -250,6 +273,18 @@ impl Core {
             }
             peer.queue.pop_front();
         }
+        took
+    }
+
+    /// Goes on with what was held back while the transport had enough to send. Returns whether it
+    /// took something.
+    pub(super) fn pump_held_back(&mut self, now: Instant) -> bool {
+        let held = std::mem::take(&mut self.held_back);
+        let mut went_on = false;
+        for peer in held {
+            went_on |= self.pump(now, peer);
+        }
+        went_on
     }
 
     pub(super) fn on_transport(&mut self, now: Instant, event: vmdt_rdt::Event) {
@@ -285,12 +320,16 @@ impl Core {
             E::FlowReset { peer, flow, .. } => self.drop_arriving(peer, flow),
             E::FlowStopped { peer, flow, code } => self.flow_stopped(now, peer, flow, code),
             E::FlowDelivered { peer, flow } => {
-                if let Some(p) = self.peers.get_mut(&peer) {
-                    p.written.remove(&flow);
+                if let Some(p) = self.peers.get_mut(&peer)
+                    && p.written.remove(&flow).is_some()
+                {
+                    self.reputation.success(now, peer);
                 }
                 self.pump(now, peer);
             }
-            E::Writable { peer } => self.pump(now, peer),
+            E::Writable { peer } => {
+                self.pump(now, peer);
+            }
             _ => {}
         }
     }
@@ -322,6 +361,7 @@ impl Core {
             return;
         }
         self.peer(now, id).down(now);
+        self.reputation.failure(now, id);
         let lines: Vec<Bytes> = self.peer(now, id).lines.drain(..).collect();
         if self.is_member(id) {
             self.event(Event::PathDown { peer: id });

@@ -21,6 +21,7 @@ mod open;
 mod outgoing;
 mod peer;
 mod placement;
+mod rating;
 mod receive;
 mod relay;
 mod seal;
@@ -37,6 +38,7 @@ use rand_core::{Rng, SeedableRng};
 use vmdt_control::{
     Member, MemberConfig, MemberEvent, MemberOutput, Reply, Request, RequestError, RequestId,
 };
+use vmdt_pool::reputation::{Reputation, ReputationConfig, ReputationEvent};
 use vmdt_pool::{Collector, CollectorConfig, Pool, PoolConfig};
 use vmdt_rdt::{EcnCodepoint, Endpoint, Transmit};
 use vmdt_seal::session::Local;
@@ -50,7 +52,11 @@ pub use config::{
 pub use envelope::{DIGEST_LEN, Envelope, EnvelopeError, Kind, MAX_ENVELOPE, MAX_NAME};
 pub use event::{Carried, Event, Paths, Progress, Receipt, TransferError};
 pub use open::PeerConn;
-pub use placement::{Carrier, Carriers, Placement, PlacementError};
+pub use placement::{
+    Candidate, Carrier, Carriers, Explanation, Placement, PlacementError, Quality,
+};
+pub use vmdt_pool::hedging::HedgeReport;
+pub use vmdt_pool::reputation::{Ban, Evidence, Health, PeerReport};
 
 use incoming::Incoming;
 use outgoing::{Outgoing, Spread};
@@ -157,7 +163,7 @@ pub enum SinkOp {
     Abort,
 }
 
-/// Datagrams and octets the core dropped, and why.
+/// What the core dropped and why, and what it did to be sooner.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CoreStats {
@@ -169,6 +175,16 @@ pub struct CoreStats {
     pub relayed_shares: u64,
     /// Datagrams that went through the server, in profile 1.1.
     pub relayed_datagrams: u64,
+    /// Shares that did not match what their sender announced.
+    pub bad_shares: u64,
+    /// Shares beyond k that were sent on at once, in case others are lost.
+    pub redundant_shares: u64,
+    /// Shares that were moved from a carrier that was lost or seemed so.
+    pub moved_shares: u64,
+    /// How often a path seemed dead, with its session still there.
+    pub late_paths: u64,
+    /// What was asked for early, and what it cost.
+    pub hedging: HedgeReport,
 }
 
 /// A node without sockets, clock or runtime.
@@ -180,6 +196,8 @@ pub struct Core {
     collector: Collector,
     member: Member,
     peers: BTreeMap<NodeId, Peer>,
+    /// Peers whose next share waits until the transport has sent most of the one before.
+    held_back: BTreeSet<NodeId>,
     /// Octets of shares that are arriving from all peers.
     arriving: usize,
     outgoing: BTreeMap<MessageId, Outgoing>,
@@ -192,8 +210,14 @@ pub struct Core {
     ended: VecDeque<(NodeId, MessageId)>,
     ended_set: BTreeMap<(NodeId, MessageId), bool>,
     labels: BTreeMap<MessageId, receive::Expected>,
+    /// The message that was rebuilt last, its sender, and the octets of its largest share.
+    last_rebuilt: Option<(MessageId, NodeId, usize)>,
     early: receive::Early,
     open: open::OpenPeers,
+    reputation: Reputation,
+    explained: rating::Explained,
+    /// When the paths were looked at last.
+    looked_at: Option<Instant>,
     seal: Option<Seal>,
     relayed_peers: relay::RelayedPeers,
     outputs: VecDeque<Output>,
@@ -240,7 +264,9 @@ impl Core {
             max_octets_per_sender: (config.pool_octets / 2) as u64,
             ..PoolConfig::new(config.id)
         });
-        let collector = Collector::new(CollectorConfig::new(config.id));
+        let mut collector = Collector::new(CollectorConfig::new(config.id));
+        let hedges = config.hedging.fraction > 0.0;
+        collector.set_hedging(hedges.then_some(config.hedging));
         let mut core = Core {
             rdt,
             pool,
@@ -249,6 +275,7 @@ impl Core {
             rng,
             config,
             peers: BTreeMap::new(),
+            held_back: BTreeSet::new(),
             arriving: 0,
             outgoing: BTreeMap::new(),
             spreads: BTreeMap::new(),
@@ -259,8 +286,12 @@ impl Core {
             ended: VecDeque::new(),
             ended_set: BTreeMap::new(),
             labels: BTreeMap::new(),
+            last_rebuilt: None,
             early: receive::Early::default(),
             open: open::OpenPeers::default(),
+            reputation: Reputation::new(ReputationConfig::default()),
+            explained: rating::Explained::default(),
+            looked_at: None,
             seal,
             relayed_peers: relay::RelayedPeers::default(),
             outputs: VecDeque::new(),
@@ -279,10 +310,13 @@ impl Core {
         self.config.id
     }
 
-    /// Counters of what was dropped.
+    /// Counters of what was dropped, and of what was done to be sooner.
     #[must_use]
     pub fn stats(&self) -> CoreStats {
-        self.stats
+        CoreStats {
+            hedging: self.hedging(),
+            ..self.stats
+        }
     }
 
     /// The path to a peer as the transport sees it.
@@ -382,6 +416,7 @@ impl Core {
     /// A timer rang.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.rdt.handle_timeout(now);
+        self.look_at_paths(now);
         if self.member.poll_timeout().is_some_and(|t| t <= now) {
             self.member.handle_timeout(now);
         }
@@ -410,12 +445,16 @@ impl Core {
     /// Writes the next datagram into `buf`, which is cleared first.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
-        while let Some(transmit) = self.rdt.poll_transmit(now, buf) {
-            if !self.relay_datagram(now, &transmit, buf) {
-                return Some(transmit);
+        loop {
+            while let Some(transmit) = self.rdt.poll_transmit(now, buf) {
+                if !self.relay_datagram(now, &transmit, buf) {
+                    return Some(transmit);
+                }
+            }
+            if !self.pump_held_back(now) {
+                return None;
             }
         }
-        None
     }
 
     /// The next thing for the driver to do.
@@ -511,6 +550,11 @@ impl Core {
             while let Some(event) = self.collector.poll_event() {
                 quiet = false;
                 self.on_collector(now, event);
+            }
+            while let Some(event) = self.reputation.poll_event() {
+                if let ReputationEvent::Banned { peer, .. } = event {
+                    self.event(Event::Banned { peer });
+                }
             }
             if quiet {
                 break;

@@ -14,7 +14,7 @@ use vmdt_wire::{ClusterId, MessageId, NodeId};
 
 use super::envelope::{Envelope, Kind, MAX_ENVELOPE};
 use super::event::{Carried, Paths, Progress, Receipt, TransferError};
-use super::placement::{Carrier, Carriers, Placement, PlacementError};
+use super::placement::{Carrier, Placement, PlacementError};
 use super::seal::OutSeal;
 
 /// Octets of a share's digest: the first 16 of BLAKE3.
@@ -28,6 +28,9 @@ pub(crate) fn digest_of(parts: &[&[u8]]) -> [u8; 16] {
     out
 }
 
+/// Octets of content up to which it counts as small.
+const SMALL: u64 = 16 * 1024;
+
 /// One share of a message of ours.
 pub(crate) struct OwnShare {
     pub(crate) head: Bytes,
@@ -35,6 +38,8 @@ pub(crate) struct OwnShare {
     pub(crate) digest: [u8; 16],
     /// Handed to its carrier's link.
     pub(crate) sent: bool,
+    /// It stands in for another one that is late.
+    pub(crate) urgent: bool,
     /// Its carrier had no room: not again before this.
     pub(crate) not_before: Option<Instant>,
     /// How often a carrier had no room.
@@ -48,6 +53,7 @@ impl OwnShare {
             body,
             digest,
             sent: false,
+            urgent: false,
             not_before: None,
             refusals: 0,
         }
@@ -217,20 +223,37 @@ impl Outgoing {
         c.octets += octets as u64;
     }
 
-    /// Cuts the next segment: encrypts it, shares its key, places the shares.
+    /// Whether the whole content is so small that it is sooner sent twice than repeated.
+    pub(crate) fn is_small(&self) -> bool {
+        match (self.total, &self.unplaced) {
+            (Some(total), _) => total <= SMALL,
+            (None, Some(piece)) => self.next == 0 && piece.last && piece.data.len() as u64 <= SMALL,
+            (None, None) => false,
+        }
+    }
+
+    /// Octets of one share of the next segment, about.
+    pub(crate) fn next_share(&self) -> usize {
+        let octets = self.unplaced.as_ref().map_or(0, |piece| piece.data.len()) + MAX_ENVELOPE;
+        if self.sealed {
+            octets.div_ceil(usize::from(self.threshold.k()).max(1))
+        } else {
+            octets
+        }
+    }
+
+    /// Cuts the next segment: encrypts it, shares its key, places the shares. So many of them
+    /// beyond k go on to the receiver at once.
     pub(crate) fn spread(
         &mut self,
         now: Instant,
         retry_after: Duration,
-        carriers: &Carriers,
+        placement: Placement,
+        more: usize,
         identity: Option<&SecretIdentity>,
         rng: &mut impl CryptoRng,
     ) -> Result<Option<Spread>, TransferError> {
         let (n, k) = (self.threshold.n(), self.threshold.k());
-        if self.unplaced.is_none() {
-            return Ok(None);
-        }
-        let placement = Placement::new(n, k, carriers)?;
         let Some(Unplaced { data, last }) = self.unplaced.take() else {
             return Ok(None);
         };
@@ -289,7 +312,7 @@ impl Outgoing {
             number: self.next,
             active: placement
                 .iter()
-                .take(usize::from(k))
+                .take(usize::from(k) + more)
                 .map(|(i, _)| i)
                 .collect(),
             placement,

@@ -6,6 +6,7 @@ use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use vmdt_pool::paths::Redundancy;
 use vmdt_wire::{FlowId, LineFramer, MessageId, RELAY_MAX_LINE, ShareIndex};
 
 /// Control lines that wait for a path, per peer; the oldest are dropped beyond it (all of them
@@ -37,6 +38,17 @@ pub(crate) enum Path {
     Down { until: Instant },
 }
 
+/// The order in which shares leave on one path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Turn {
+    /// What stands in for something that is late: the receiver waits for it.
+    Urgent,
+    /// What goes on to the receiver at once.
+    Active,
+    /// What its holder keeps for now.
+    Frozen,
+}
+
 /// A share on its way to a peer.
 #[derive(Debug)]
 pub(crate) struct QueuedShare {
@@ -45,6 +57,10 @@ pub(crate) struct QueuedShare {
     pub(crate) parts: VecDeque<Bytes>,
     /// Taken from the pool for the receiver, rather than a share of our own message.
     pub(crate) from_pool: bool,
+    /// Its place in the queue.
+    pub(crate) turn: Turn,
+    /// Some of it may have been written.
+    pub(crate) begun: bool,
 }
 
 /// A share that is arriving.
@@ -72,6 +88,14 @@ pub(crate) struct Peer {
     pub(crate) written: BTreeMap<FlowId, bool>,
     /// How often each share was sent in this session.
     sent: BTreeMap<(MessageId, NonZeroU8), u16>,
+    /// The announcements that were handed on to it in this session, and their versions.
+    told: BTreeMap<MessageId, u32>,
+    /// Whether it answers.
+    pub(crate) pulse: super::rating::Pulse,
+    /// How long after they are expected its shares come, smoothed, and the mean deviation.
+    pub(crate) lag: Option<(Duration, Duration)>,
+    /// How many shares beyond k its messages take, for the k and n they were last sent with.
+    pub(crate) redundancy: Option<((u8, u8), Redundancy)>,
     pub(crate) framer: LineFramer,
     pub(crate) arriving: BTreeMap<FlowId, Arriving>,
     pub(crate) arriving_octets: usize,
@@ -90,6 +114,10 @@ impl Peer {
             queue: VecDeque::new(),
             written: BTreeMap::new(),
             sent: BTreeMap::new(),
+            told: BTreeMap::new(),
+            pulse: super::rating::Pulse::default(),
+            lag: None,
+            redundancy: None,
             framer: LineFramer::new(RELAY_MAX_LINE),
             arriving: BTreeMap::new(),
             arriving_octets: 0,
@@ -121,6 +149,32 @@ impl Peer {
         for key in keys {
             self.sent.remove(&key);
         }
+        self.told.remove(&message);
+    }
+
+    /// Whether it is yet to be told of a message in this version; it is taken to be told now.
+    pub(crate) fn tell(&mut self, message: MessageId, version: u32) -> bool {
+        if self.told.get(&message).is_some_and(|told| *told >= version) {
+            return false;
+        }
+        while self.told.len() >= MAX_SENT {
+            self.told.pop_first();
+        }
+        self.told.insert(message, version);
+        true
+    }
+
+    /// Octets of shares that wait for the path.
+    pub(crate) fn waiting_octets(&self) -> usize {
+        let parts = self.queue.iter().flat_map(|share| &share.parts);
+        parts.map(Bytes::len).sum()
+    }
+
+    /// Puts a share in its place: behind those that began, and behind those of its turn.
+    pub(crate) fn enqueue(&mut self, share: QueuedShare) {
+        let before = |other: &QueuedShare| other.begun || other.turn <= share.turn;
+        let at = self.queue.partition_point(before);
+        self.queue.insert(at, share);
     }
 
     /// The flow that brings a share now, if one does.
@@ -178,6 +232,8 @@ impl Peer {
     pub(crate) fn session_ended(&mut self) -> Vec<(FlowId, bool)> {
         self.framer = LineFramer::new(RELAY_MAX_LINE);
         self.sent.clear();
+        self.told.clear();
+        self.pulse = super::rating::Pulse::default();
         self.arriving.clear();
         self.arriving_octets = 0;
         let mut lost: Vec<(FlowId, bool)> = std::mem::take(&mut self.written).into_iter().collect();

@@ -2,210 +2,162 @@
 //!
 //! The privacy rule (`docs/protocol.md`, section 6): no member, no link and no server ever carries
 //! k or more shares of one message, but for the direct link when the message is sealed to its
-//! receiver. A message needs k shares to be rebuilt, so it always takes at
-//! least two carriers. The rule binds over the whole life of a message, also when shares move
-//! because a holder was lost: a carrier that was given a share once has it for good.
+//! receiver. [`vmdt_pool::placement`] keeps it over the whole life of a message; here is what a
+//! node asks of it. There are two ways to place:
+//!
+//! - [`spread`]: one share for each carrier in turn, the ones that will be done first before the
+//!   others, and every share at its holder from the beginning: for what is small, and for what may
+//!   not go directly.
+//! - [`stripe`]: k shares over the paths in proportion to their rates, so that all of them are full
+//!   and end together, and the others kept here until they are wanted: for large content that is
+//!   sealed, whose frozen shares would take from the same paths.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::num::NonZeroU8;
+use vmdt_pool::paths::Scheduler;
+use vmdt_pool::policy::{OnUnmet, Policy};
 
-use vmdt_wire::NodeId;
+pub use vmdt_pool::placement::{
+    Candidate, Carrier, Carriers, Explanation, Placement, PlacementError, Quality,
+};
 
-/// One party that can bring a share to the receiver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Carrier {
-    /// The link from the sender to the receiver.
-    Direct,
-    /// A member that holds the share and hands it on.
-    Member(NodeId),
-    /// The server, by relay.
-    Server,
-}
-
-impl fmt::Display for Carrier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Carrier::Direct => f.write_str("direct"),
-            Carrier::Member(id) => write!(f, "via {id}"),
-            Carrier::Server => f.write_str("via the server"),
-        }
-    }
-}
-
-/// Why a message can't be placed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "only {placeable} of the {k} shares that are needed can be placed: {carriers} carrier(s) may \
-     take at most {cap} each, so that nobody on the way can read the message"
-)]
-pub struct PlacementError {
-    /// Shares that could be placed.
-    pub placeable: usize,
-    /// Shares that are needed.
-    pub k: u8,
-    /// Carriers there are: members that are up, the direct link, the server.
-    pub carriers: usize,
-    /// Shares one carrier may have, k - 1.
-    pub cap: usize,
-}
-
-/// Where the shares of one message are, and who ever had how many.
-#[derive(Debug, Clone)]
-pub struct Placement {
-    k: u8,
-    given: BTreeMap<Carrier, usize>,
-    at: BTreeMap<NonZeroU8, Carrier>,
-}
-
-/// The carriers to choose from, best first.
-#[derive(Debug, Clone, Default)]
-pub struct Carriers {
-    /// Whether sender and receiver reach each other without the server.
-    pub direct: bool,
-    /// Members that are up, in the order of preference; neither sender nor receiver.
-    pub members: Vec<NodeId>,
-    /// Whether the server may relay.
-    pub server: bool,
-    /// Whether the content is sealed to the receiver, so that k shares alone open nothing. The
-    /// direct link may carry all of them then; it is given k only when there is nobody else.
-    pub sealed: bool,
-}
-
-impl Placement {
-    /// Places n shares, one carrier after the other, so that the first k are on as many distinct
-    /// carriers as there are. The server is used only where members and the direct link do not
-    /// make k, and it takes only share indices below k, which is what it passes on.
-    ///
-    /// # Errors
-    /// [`PlacementError`] when not even k shares can be placed within the rule.
-    pub fn new(n: u8, k: u8, carriers: &Carriers) -> Result<Placement, PlacementError> {
-        let cap = usize::from(k.saturating_sub(1));
-        let mut plain: Vec<Carrier> = Vec::new();
-        if carriers.direct {
-            plain.push(Carrier::Direct);
-        }
-        plain.extend(carriers.members.iter().copied().map(Carrier::Member));
-        let direct = usize::from(n) * usize::from(carriers.direct && carriers.sealed);
-        let capacity = (plain.len() * cap).max(direct);
-        let missing = usize::from(k).saturating_sub(capacity);
-        let server = if carriers.server { missing.min(cap) } else { 0 };
-        let placeable = capacity + server;
-        if placeable < usize::from(k) {
-            return Err(PlacementError {
-                placeable,
-                k,
-                carriers: plain.len() + usize::from(carriers.server),
-                cap,
-            });
-        }
-        let mut placement = Placement {
-            k,
-            given: BTreeMap::new(),
-            at: BTreeMap::new(),
+/// Places up to n shares, one carrier after the other, so that the first k are on as many distinct
+/// ones as there are. Fewer than n are placed when the rule leaves no room for more.
+///
+/// # Errors
+/// [`PlacementError`] when not even k shares can be placed, or not in so many networks.
+pub(crate) fn spread(policy: Policy, carriers: &Carriers) -> Result<Placement, PlacementError> {
+    if policy.min_distinct_networks == 0 {
+        let degrade = Policy {
+            on_unmet: OnUnmet::Degrade,
+            ..policy
         };
-        let rounds = (0..cap).flat_map(|_| plain.iter().copied());
-        let rest = std::iter::repeat_n(Carrier::Direct, direct);
-        let order = std::iter::repeat_n(Carrier::Server, server)
-            .chain(rounds)
-            .chain(rest);
-        for (index, carrier) in (1..=n).filter_map(NonZeroU8::new).zip(order) {
-            placement.give(index, carrier);
-        }
-        Ok(placement)
+        return Placement::choose(degrade, carriers).or_else(|_| {
+            // what is lacking to the fewest there may be
+            let fewest = Policy {
+                n: policy.k,
+                on_unmet: OnUnmet::Refuse,
+                ..policy
+            };
+            Placement::choose(fewest, carriers)
+        });
     }
-
-    fn give(&mut self, index: NonZeroU8, carrier: Carrier) {
-        *self.given.entry(carrier).or_default() += 1;
-        self.at.insert(index, carrier);
-    }
-
-    /// The carrier of a share, if it has one.
-    pub fn carrier(&self, index: NonZeroU8) -> Option<Carrier> {
-        self.at.get(&index).copied()
-    }
-
-    /// All shares that have a carrier, in the order of their index.
-    pub fn iter(&self) -> impl Iterator<Item = (NonZeroU8, Carrier)> + '_ {
-        self.at.iter().map(|(i, c)| (*i, *c))
-    }
-
-    /// How many shares a carrier was ever given.
-    pub fn given(&self, carrier: Carrier) -> usize {
-        self.given.get(&carrier).copied().unwrap_or(0)
-    }
-
-    /// Moves a share to a carrier that may still take one, the least used first; `None` when the
-    /// rule leaves no room. What the old carrier had, it is taken to still have.
-    pub fn relocate(&mut self, index: NonZeroU8, carriers: &Carriers) -> Option<Carrier> {
-        let cap = |carrier: Carrier| match carrier {
-            Carrier::Direct if carriers.sealed => usize::MAX,
-            _ => usize::from(self.k.saturating_sub(1)),
+    // fewer shares may do, fewer networks not
+    let fewest = policy.k.max(policy.min_distinct_networks).min(policy.n);
+    let mut last = None;
+    for n in (fewest..=policy.n).rev() {
+        let strict = Policy {
+            n,
+            on_unmet: OnUnmet::Refuse,
+            ..policy
         };
-        let old = self.carrier(index);
-        let mut options: Vec<Carrier> = Vec::new();
-        options.extend(carriers.members.iter().copied().map(Carrier::Member));
-        if carriers.direct {
-            options.push(Carrier::Direct);
+        match Placement::choose(strict, carriers) {
+            Ok(placement) => return Ok(placement),
+            Err(error) => last = Some(error),
         }
-        if carriers.server && index.get() < self.k {
-            options.push(Carrier::Server);
-        }
-        let best = options
-            .into_iter()
-            .filter(|c| Some(*c) != old && self.given(*c) < cap(*c))
-            .min_by_key(|c| (matches!(c, Carrier::Server), self.given(*c)))?;
-        self.give(index, best);
-        Some(best)
     }
+    match last {
+        Some(error) => Err(error),
+        None => Placement::choose(policy, carriers),
+    }
+}
+
+/// Places the first k shares of a sealed message of so many octets each where they will be complete
+/// first, and leaves the others with their sender, for the direct link. `None` without one, or
+/// when distinct networks are demanded.
+pub(crate) fn stripe(
+    policy: Policy,
+    carriers: &Carriers,
+    paths: &mut Scheduler,
+    octets: u64,
+) -> Option<Placement> {
+    let direct = carriers.direct.filter(|_| policy.allow_direct)?;
+    if !carriers.sealed || policy.min_distinct_networks > 0 {
+        return None;
+    }
+    let only = |direct, members| Carriers {
+        direct,
+        members,
+        server: false,
+        sealed: true,
+    };
+    let policy = Policy {
+        allow_server: false,
+        on_unmet: OnUnmet::Degrade,
+        ..policy
+    };
+    let mut placement = Placement::choose(policy, &only(Some(direct), Vec::new())).ok()?;
+    let k = usize::from(policy.k);
+    let order = paths.assign(k, octets, |path| match path {
+        Carrier::Direct => k,
+        Carrier::Member(_) => k.saturating_sub(1),
+        Carrier::Server => 0,
+    });
+    let indices: Vec<_> = placement.iter().map(|(index, _)| index).take(k).collect();
+    for (index, carrier) in indices.into_iter().zip(order) {
+        if let Carrier::Member(id) = carrier
+            && let Some(candidate) = carriers.members.iter().find(|c| c.id == id)
+        {
+            // the rule leaves room for it: no path was given k
+            let _ = placement.relocate(index, &only(None, vec![candidate.clone()]));
+        }
+    }
+    Some(placement)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use vmdt_pool::paths::PathEstimate;
+    use vmdt_wire::NodeId;
+
     use super::*;
 
-    fn ids(n: usize) -> Vec<NodeId> {
-        (0..n).map(|i| format!("m{i}").parse().unwrap()).collect()
+    fn members(n: usize) -> Vec<Candidate> {
+        (0..n)
+            .map(|i| Candidate::new(format!("m{i}").parse::<NodeId>().unwrap()))
+            .collect()
     }
 
-    fn check(p: &Placement, k: u8) {
-        for count in p.given.values() {
+    fn carriers(direct: bool, n: usize, server: bool, sealed: bool) -> Carriers {
+        Carriers {
+            direct: direct.then(Quality::default),
+            members: members(n),
+            server,
+            sealed,
+        }
+    }
+
+    fn check(p: &Placement, k: u8, sealed: bool) {
+        for party in &p.explain().parties {
+            let direct = party.carriers == [Carrier::Direct];
             assert!(
-                *count < usize::from(k),
-                "a carrier has {count} of {k}: {p:?}"
+                party.shares.len() < usize::from(k) || direct && sealed,
+                "{party:?} of {k}"
             );
         }
     }
 
     #[test]
     fn no_carrier_ever_has_k_shares() {
-        for n in 2..=9u8 {
+        for n in 2..=7u8 {
             for k in 2..=n {
-                for members in 0..=6 {
-                    for (direct, server) in
-                        [(false, false), (true, false), (false, true), (true, true)]
-                    {
-                        let mut c = Carriers {
-                            direct,
-                            members: ids(members),
-                            server,
-                            sealed: false,
-                        };
-                        let Ok(mut p) = Placement::new(n, k, &c) else {
+                for count in 0..=5 {
+                    for bits in 0..8u8 {
+                        let (direct, server, sealed) = (bits & 1 > 0, bits & 2 > 0, bits & 4 > 0);
+                        let mut c = carriers(direct, count, server, sealed);
+                        let Ok(mut p) = spread(Policy::k_of_n(k, n), &c) else {
                             continue;
                         };
-                        check(&p, k);
+                        check(&p, k, sealed);
                         assert!(p.iter().count() >= usize::from(k));
                         // lose every member one after the other and move what it had
                         while let Some(lost) = c.members.pop() {
-                            let moved: Vec<_> = p
-                                .iter()
-                                .filter(|(_, c)| *c == Carrier::Member(lost))
-                                .map(|(i, _)| i)
-                                .collect();
-                            for index in moved {
+                            let lost = Carrier::Member(lost.id);
+                            let moved: Vec<_> = p.iter().filter(|(_, c)| *c == lost).collect();
+                            for (index, _) in moved {
                                 let _ = p.relocate(index, &c);
-                                check(&p, k);
+                                check(&p, k, sealed);
                             }
                         }
                     }
@@ -215,130 +167,72 @@ mod tests {
     }
 
     #[test]
-    fn the_first_k_shares_take_distinct_carriers() {
-        let p = Placement::new(
-            5,
-            3,
-            &Carriers {
-                direct: true,
-                members: ids(3),
-                server: true,
-                sealed: false,
-            },
-        )
-        .unwrap();
-        let first: Vec<_> = p.iter().take(3).map(|(_, c)| c).collect();
-        assert_eq!(
-            first,
-            [
-                Carrier::Direct,
-                Carrier::Member(ids(3)[0]),
-                Carrier::Member(ids(3)[1])
-            ]
+    fn with_too_few_carriers_the_error_says_what_is_lacking_to_k() {
+        let error = spread(Policy::k_of_n(3, 5), &carriers(true, 0, false, false)).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("only 2 of 3 shares can be placed"),
+            "{error}"
         );
-        assert_eq!(p.given(Carrier::Server), 0, "the server is not needed");
+        let fewer = spread(Policy::k_of_n(2, 5), &carriers(true, 1, false, false)).unwrap();
+        assert_eq!(fewer.iter().count(), 2);
     }
 
     #[test]
-    fn two_members_alone_need_the_server_and_neither_path_reads_it() {
-        let alone = Carriers {
-            direct: true,
-            members: vec![],
-            server: false,
-            sealed: false,
-        };
-        assert_eq!(
-            Placement::new(2, 2, &alone).unwrap_err(),
-            PlacementError {
-                placeable: 1,
-                k: 2,
-                carriers: 1,
-                cap: 1
-            }
-        );
-        let p = Placement::new(
-            2,
-            2,
-            &Carriers {
-                server: true,
-                ..alone
-            },
-        )
-        .unwrap();
-        assert_eq!(
-            p.iter().map(|(i, c)| (i.get(), c)).collect::<Vec<_>>(),
-            [(1, Carrier::Server), (2, Carrier::Direct)]
-        );
-    }
-
-    #[test]
-    fn the_server_takes_only_indices_below_k() {
-        for k in 2..=6u8 {
-            let c = Carriers {
-                direct: true,
-                members: vec![],
-                server: true,
-                sealed: false,
-            };
-            let p = Placement::new(k, k, &c).unwrap();
-            for (index, carrier) in p.iter() {
-                assert!(carrier != Carrier::Server || index.get() < k);
-            }
+    fn demanded_networks_are_kept_with_fewer_shares_or_it_is_refused() {
+        let mut c = carriers(false, 4, false, true);
+        for (number, member) in (0u8..).zip(&mut c.members) {
+            // two in each of two networks
+            member.addresses = vec![std::net::Ipv4Addr::new(10, 0, number / 2, number).into()];
         }
+        let policy = Policy {
+            min_distinct_networks: 2,
+            ..Policy::k_of_n(2, 4)
+        };
+        let placed = spread(policy, &c).unwrap();
+        assert_eq!(placed.iter().count(), 2, "one for each network");
+        let policy = Policy {
+            min_distinct_networks: 3,
+            ..policy
+        };
+        assert!(spread(policy, &c).is_err());
     }
 
     #[test]
-    fn a_sealed_message_may_go_all_by_the_direct_link_and_members_still_get_less_than_k() {
-        for n in 2..=9u8 {
-            for k in 2..=n {
-                for members in 0..=4 {
-                    let c = Carriers {
-                        direct: true,
-                        members: ids(members),
-                        server: true,
-                        sealed: true,
-                    };
-                    let mut p = Placement::new(n, k, &c).unwrap();
-                    assert_eq!(p.iter().count(), usize::from(n), "every share has a place");
-                    assert_eq!(p.given(Carrier::Server), 0, "the server is not needed");
-                    // every member is lost
-                    let alone = Carriers {
-                        members: vec![],
-                        ..c
-                    };
-                    let moved: Vec<_> = p.iter().filter(|(_, c)| *c != Carrier::Direct).collect();
-                    for (index, _) in moved {
-                        assert_eq!(p.relocate(index, &alone), Some(Carrier::Direct));
-                    }
-                    for (carrier, count) in &p.given {
-                        assert!(*carrier == Carrier::Direct || *count < usize::from(k));
-                    }
+    fn a_stripe_uses_the_paths_by_their_rates_and_keeps_the_other_shares() {
+        let c = carriers(true, 2, false, true);
+        let mut count: BTreeMap<Carrier, usize> = BTreeMap::new();
+        let mut paths = Scheduler::new();
+        let rates = [
+            (Carrier::Direct, 2e6),
+            (Carrier::Member(c.members[0].id), 2e6),
+            (Carrier::Member(c.members[1].id), 1e6),
+        ];
+        for (path, rate) in rates {
+            paths.update(path, PathEstimate::new(Duration::from_millis(50), rate));
+        }
+        for _ in 0..100 {
+            let p = stripe(Policy::k_of_n(3, 6), &c, &mut paths, 40_000).unwrap();
+            assert_eq!(p.iter().count(), 6, "every share has a place");
+            for (index, carrier) in p.iter() {
+                if index.get() <= 3 {
+                    *count.entry(carrier).or_default() += 1;
+                } else {
+                    assert_eq!(carrier, Carrier::Direct);
                 }
             }
+            check(&p, 3, true);
         }
-    }
-
-    #[test]
-    fn a_lost_holders_share_moves_or_stays_lost() {
-        let c = Carriers {
-            direct: true,
-            members: ids(1),
-            server: false,
-            sealed: false,
-        };
-        let mut p = Placement::new(3, 2, &c).unwrap();
-        assert_eq!(p.iter().count(), 2);
-        let none = Carriers {
-            direct: true,
-            members: vec![],
-            server: false,
-            sealed: false,
-        };
-        let at_member = p.iter().find(|(_, c)| *c != Carrier::Direct).unwrap().0;
-        assert_eq!(
-            p.relocate(at_member, &none),
-            None,
-            "the direct link has its one share"
-        );
+        for (path, rate) in rates {
+            let share = count[&path] as f64 / 300.0;
+            assert!((share - rate / 5e6).abs() < 0.02, "{path}: {share}");
+        }
+        for other in [
+            carriers(false, 2, false, true),
+            carriers(true, 2, false, false),
+        ] {
+            assert!(stripe(Policy::k_of_n(3, 6), &other, &mut paths, 1).is_none());
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Receiving: what the control flow says, shares as they arrive, messages as they become whole,
 //! segments as they fall into order. The same lines make this node a holder for others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use super::event::TransferError;
 use super::incoming::{Incoming, Taken};
 use super::links::{Parcel, code};
 use super::outgoing::digest_of;
-use super::peer::share_index;
+use super::peer::{Turn, share_index};
 use super::placement::Carrier;
 use super::{Core, Event, Output, SinkOp};
 
@@ -30,6 +30,10 @@ use super::{Core, Event, Output, SinkOp};
 const MAX_EARLY_OCTETS: usize = 16 * 1024 * 1024;
 /// Shares kept while their announcement is missing.
 const MAX_EARLY: usize = 1024;
+/// Octets of a share from which on its holder is told that it is not needed.
+const WORTH_CANCELLING: usize = 8 * 1024;
+/// How long one waits before who brought it is asked to tell.
+const ASK_AFTER: Duration = Duration::from_millis(150);
 /// How long they are kept.
 const EARLY_TTL: Duration = Duration::from_secs(10);
 
@@ -39,6 +43,10 @@ pub(crate) struct Expected {
     pub(crate) sender: NodeId,
     pub(crate) transfer: MessageId,
     pub(crate) origins: BTreeMap<NonZeroU8, (Carrier, usize)>,
+    /// Since when it is announced.
+    since: Instant,
+    /// The shares that others were to send at once and that have not come, and who was.
+    awaited: BTreeMap<NonZeroU8, NodeId>,
 }
 
 #[derive(Debug)]
@@ -48,6 +56,8 @@ struct EarlyShare {
     index: NonZeroU8,
     octets: Bytes,
     until: Instant,
+    /// Who brought it was asked for its announcement.
+    asked: bool,
 }
 
 /// Shares that came before their announcement. Bounded; at the bound the share is dropped, and
@@ -83,6 +93,19 @@ impl Early {
         self.count -= shares.len();
         self.octets -= shares.iter().map(|s| s.octets.len()).sum::<usize>();
         shares
+    }
+
+    /// Shares that have waited for a while: one of each message, to ask who brought it.
+    fn untold(&mut self, now: Instant) -> Vec<(NodeId, MessageId, NonZeroU8)> {
+        let mut ask = Vec::new();
+        for (message, shares) in &mut self.by_message {
+            let long = |s: &&mut EarlyShare| now + EARLY_TTL >= s.until + ASK_AFTER;
+            if let Some(share) = shares.iter_mut().find(|s| !s.asked).filter(long) {
+                share.asked = true;
+                ask.push((share.from, *message, share.index));
+            }
+        }
+        ask
     }
 
     fn expire(&mut self, now: Instant) {
@@ -196,7 +219,7 @@ impl Core {
                     if self.spreads.get(&id).is_some_and(|s| s.to == from) {
                         self.own_share_wanted(now, id, index);
                     } else {
-                        self.hand_on(now, id, from, index);
+                        self.hand_on(now, id, from, index, true);
                     }
                 }
             }
@@ -288,6 +311,14 @@ impl Core {
                 }
             },
         };
+        if let Some(details) = &details
+            && self
+                .pinned_key(ann.sender)
+                .is_some_and(|key| key != details.sender())
+        {
+            self.stats.bad_lines += 1;
+            return;
+        }
         if ann.receiver != self.config.id {
             match self.pool.add(now, from, &ann) {
                 Ok(_) => {
@@ -329,6 +360,10 @@ impl Core {
             }
             return;
         }
+        if !self.labels.contains_key(&message) {
+            let holders: BTreeSet<NodeId> = ann.shares.iter().map(|s| s.holder).collect();
+            self.estimate_holders(holders);
+        }
         let announced = if forwarded && ann.details.is_empty() {
             self.collector.announce_from(now, from, &ann)
         } else {
@@ -338,10 +373,18 @@ impl Core {
             Ok(Announced::AlreadyDelivered) => self.acknowledge_again(now, &ann, transfer),
             Ok(_) => {
                 let sender = ann.sender;
+                let local = self.config.id;
                 self.labels.entry(message).or_insert_with(|| Expected {
                     sender,
                     transfer,
                     origins: BTreeMap::new(),
+                    since: now,
+                    awaited: ann
+                        .shares
+                        .iter()
+                        .filter(|share| share.active && share.holder != local)
+                        .map(|share| (share.index, share.holder))
+                        .collect(),
                 });
                 for early in self.early.take(message) {
                     self.collect(
@@ -421,6 +464,7 @@ impl Core {
                     index,
                     octets,
                     until,
+                    asked: false,
                 },
             ) {
                 self.stats.refused_shares += 1;
@@ -485,6 +529,12 @@ impl Core {
                         other => other,
                     };
                     expected.origins.insert(index, (carrier, len));
+                    let awaited = expected.awaited.remove(&index);
+                    let took = now.saturating_duration_since(expected.since);
+                    if awaited == Some(from) {
+                        self.lagged(from, took);
+                    }
+                    self.reputation.success(now, from);
                 }
             }
             Ok(_) => {}
@@ -502,12 +552,20 @@ impl Core {
             receiver,
         } = event
         {
-            self.hand_on(now, message, receiver, index);
+            self.hand_on(now, message, receiver, index, false);
         }
     }
 
-    /// Hands a share that is held here on to its receiver, with the announcement before it.
-    fn hand_on(&mut self, now: Instant, message: MessageId, receiver: NodeId, index: NonZeroU8) {
+    /// Hands a share that is held here on to its receiver. The sender tells the receiver where
+    /// shares are; in case it can't, so does the holder of the first of them, and who is asked.
+    fn hand_on(
+        &mut self,
+        now: Instant,
+        message: MessageId,
+        receiver: NodeId,
+        index: NonZeroU8,
+        asked: bool,
+    ) {
         let octets = match self.pool.claim(now, message, receiver, index) {
             Ok(octets) => octets,
             Err(error) => {
@@ -519,8 +577,21 @@ impl Core {
             return;
         };
         let k = ann.k;
-        let add = add_line(ann);
-        self.send_line(now, receiver, add);
+        let held = ann
+            .shares
+            .iter()
+            .filter(|s| s.active && s.holder != ann.sender);
+        let first = held
+            .map(|s| s.index)
+            .min()
+            .is_none_or(|first| first >= index);
+        let version = ann.version;
+        let add = (first || asked).then(|| add_line(ann));
+        if let Some(add) = add
+            && self.peer(now, receiver).tell(message, version)
+        {
+            self.send_line(now, receiver, add);
+        }
         let parcel = Parcel {
             receiver,
             message,
@@ -528,6 +599,7 @@ impl Core {
             k,
             parts: vec![octets],
             from_pool: true,
+            turn: if asked { Turn::Urgent } else { Turn::Active },
         };
         if !self.send_share(now, receiver, parcel) {
             // the lease ends by itself; then it is offered again
@@ -561,11 +633,18 @@ impl Core {
                 };
                 self.send_line(now, holder, line);
             }
+            CollectorEvent::Cancel {
+                message,
+                index,
+                holder,
+            } => self.not_needed(now, message, index, holder),
             CollectorEvent::BadShare {
                 message,
                 index,
                 from,
             } => {
+                self.stats.bad_shares += 1;
+                self.reputation.failure(now, from);
                 self.event(Event::BadShare {
                     message,
                     index: index.get(),
@@ -580,6 +659,22 @@ impl Core {
             }
             _ => {}
         }
+    }
+
+    /// A message is complete without a share that `holder` was to bring: it need not begin.
+    fn not_needed(&mut self, now: Instant, message: MessageId, index: NonZeroU8, holder: NodeId) {
+        let Some((whole, sender, octets)) = self.last_rebuilt else {
+            return;
+        };
+        // a small one is on its way already, and what its sender has is acknowledged to it
+        if whole != message || holder == sender || octets < WORTH_CANCELLING {
+            return;
+        }
+        tracing::trace!(%index, %holder, "a share is not needed any more");
+        let line = Message::SharePoolRemove {
+            message: MessageName::from(message),
+        };
+        self.send_line(now, holder, line);
     }
 
     fn rebuild(&mut self, now: Instant, message: MessageId, shares: Vec<(NonZeroU8, Bytes)>) {
@@ -649,6 +744,9 @@ impl Core {
         let Some(expected) = self.labels.remove(&message) else {
             return;
         };
+        let octets = expected.origins.values().map(|(_, octets)| *octets).max();
+        self.last_rebuilt = Some((message, expected.sender, octets.unwrap_or(0)));
+        self.still_awaited(now, &expected);
         self.stop_arriving(now, message);
         match Envelope::parse(&plain) {
             Ok((envelope, at))
@@ -666,6 +764,18 @@ impl Core {
             }
             _ if position.is_some() => self.malformed_segment(now, &expected),
             _ => self.stats.bad_lines += 1,
+        }
+    }
+
+    /// A message is here, and some of its shares are not: their holders take at least so long.
+    fn still_awaited(&mut self, now: Instant, expected: &Expected) {
+        let took = now.saturating_duration_since(expected.since);
+        for holder in expected.awaited.values() {
+            let late = self.peers.get(holder).and_then(|peer| peer.lag);
+            if late.is_some_and(|(lag, deviation)| took > lag + deviation * 4) {
+                self.lagged(*holder, took);
+                self.reputation.failure(now, *holder);
+            }
         }
     }
 
@@ -978,6 +1088,16 @@ impl Core {
 
     pub(super) fn tick_incoming(&mut self, now: Instant) {
         self.early.expire(now);
+        for (from, message, index) in self.early.untold(now) {
+            if self.pool.announcement(message).is_none() && self.is_member(from) {
+                let line = Message::SharePoolClaim {
+                    message: MessageName::from(message),
+                    claimer: self.config.id,
+                    index: index.get().into(),
+                };
+                self.send_line(now, from, line);
+            }
+        }
         // the sender knows better what is wrong: it is given the time to say so
         let timeout = self.config.stall_timeout * 3 / 2;
         let late: Vec<(u64, NodeId, Duration)> = self

@@ -182,15 +182,24 @@ impl Core {
         }
     }
 
+    /// The whole key of a member, as its membership has it: an id is only a hash of 90 bits.
+    pub(super) fn pinned_key(&self, id: NodeId) -> Option<vmdt_seal::identity::PublicIdentity> {
+        self.member
+            .roster()
+            .filter_map(|(_, cluster)| cluster.sealed()?.trust())
+            .find_map(|trust| trust.key(id))
+    }
+
     /// A node's word about itself came, from whomever: it is signed.
     pub(super) fn on_profile(&mut self, now: Instant, id: NodeId, octets: &[u8]) {
+        let pinned = self.pinned_key(id);
         let roster = &self.member;
         let Some(seal) = &mut self.seal else {
             self.stats.bad_lines += 1;
             return;
         };
         let is_member = |id| roster.roster().any(|(_, c)| c.member(id).is_some());
-        match seal.learn(id, octets, is_member) {
+        match seal.learn(id, octets, pinned, is_member) {
             Ok(true) => {
                 if let Some(profile) = seal.profile(id) {
                     self.rdt.set_credential(profile.credential());

@@ -1,5 +1,5 @@
 //! Profile 1.1 in the core: this node's identity, the profiles of others, and what it takes to seal
-//! a segment to its receiver and to open one (`docs/protocol.md`, section 11).
+//! a segment to its receiver and to open one (`docs/protocol.md`, section 12).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU8;
@@ -10,7 +10,7 @@ use rand_core::CryptoRng;
 use vmdt_pool::Announcement;
 use vmdt_seal::announcement::{self, SealedDetails};
 use vmdt_seal::e2e::{self, Encapsulated, SegmentSecret, TransferContext, TransferSecret};
-use vmdt_seal::identity::SecretIdentity;
+use vmdt_seal::identity::{PublicIdentity, SecretIdentity};
 use vmdt_seal::prekey::{PrekeyConfig, PrekeyStore};
 use vmdt_seal::profile::{Profile, ProfileDetails};
 use vmdt_ssms::Threshold;
@@ -257,12 +257,17 @@ impl Seal {
         &mut self,
         id: NodeId,
         octets: &[u8],
+        pinned: Option<PublicIdentity>,
         is_member: impl Fn(NodeId) -> bool,
     ) -> Result<bool, Refused> {
         if self.profiles.get(&id).is_some_and(|p| p.octets() == octets) {
             return Ok(false);
         }
         let profile = Profile::parse_of(id, octets).map_err(|_| Refused::Details)?;
+        if pinned.is_some_and(|key| key != profile.identity()) {
+            // another key with the same id
+            return Err(Refused::Differs("key"));
+        }
         if let Some(known) = self.profiles.get(&id)
             && !profile.replaces(known)
         {

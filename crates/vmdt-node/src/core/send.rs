@@ -6,15 +6,17 @@ use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use vmdt_pool::paths::Scheduler;
 use vmdt_ssms::Threshold;
-use vmdt_wire::{Caps, ErrorCode, Message, MessageId, MessageName, NodeId};
+use vmdt_wire::{ErrorCode, Message, MessageId, MessageName, NodeId};
 
 use super::config::MAX_WINDOW;
 use super::envelope::Kind;
 use super::event::{Paths, TransferError};
 use super::links::Parcel;
 use super::outgoing::{Outgoing, Problem, Source, Unplaced};
-use super::placement::{Carrier, Carriers};
+use super::peer::Turn;
+use super::placement::{self, Carrier, Carriers, Placement, PlacementError};
 use super::{Core, Event, Output};
 
 /// Octets of shares that may be under way through the server: it buffers little for a receiver
@@ -24,7 +26,7 @@ const MAX_RELAYED: usize = 384 * 1024;
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// Segments that may be under way before the first is confirmed; one more for each confirmation,
 /// up to the configured window.
-pub(crate) const FIRST_WINDOW: usize = 4;
+pub(crate) const FIRST_WINDOW: usize = 8;
 
 impl Core {
     /// Begins a transfer of octets or a file to a member. What it holds is asked for by
@@ -118,8 +120,8 @@ impl Core {
         };
         if !open {
             // fail at once, not after the first octets were read
-            let carriers = self.carriers_for(&outgoing);
-            super::Placement::new(threshold.n(), threshold.k(), &carriers)?;
+            let carriers = self.carriers_for(now, &outgoing);
+            placement::spread(self.policy_of(&outgoing), &carriers)?;
         }
         self.outgoing.insert(id, outgoing);
         self.pump_source(now, id);
@@ -161,34 +163,53 @@ impl Core {
         self.settle(now);
     }
 
-    /// Who could carry shares of a transfer now.
-    fn carriers_for(&self, out: &Outgoing) -> Carriers {
-        let mut members: Vec<NodeId> = self
-            .member
-            .cluster(out.cluster)
-            .into_iter()
-            .flat_map(|c| c.members())
-            .filter(|(id, m)| {
-                *id != self.config.id
-                    && *id != out.to
-                    && m.present
-                    && m.caps.is_some_and(|c| c.contains(Caps::RDT))
-                    && !self.path_is_down(*id)
-            })
-            .map(|(id, _)| id)
-            .collect();
-        // every member is first for some of the segments
-        if !members.is_empty() {
-            let turn = out.next as usize % members.len();
-            members.rotate_left(turn);
+    /// The paths of a transfer as they are now, with what waits on them.
+    fn paths_for(&self, to: NodeId, carriers: &Carriers) -> Scheduler {
+        let usual = self.usual_loss();
+        let direct = carriers.direct.map(|_| Carrier::Direct);
+        let members = carriers.members.iter().map(|c| Carrier::Member(c.id));
+        let mut paths = Scheduler::new();
+        for carrier in direct.into_iter().chain(members) {
+            let mut path = self.way(to, carrier, usual);
+            let peer = match carrier {
+                Carrier::Member(id) => id,
+                Carrier::Direct | Carrier::Server => to,
+            };
+            if self.is_suspect(peer) {
+                path.rate = 0.0;
+            }
+            paths.update(carrier, path);
         }
-        Carriers {
-            direct: !self.path_is_down(out.to),
-            members,
-            // a sealed session through the server is a path like any other
-            server: !out.sealed && self.config.allow_relay && self.member.is_registered(),
-            sealed: out.sealed,
+        paths
+    }
+
+    /// Places the shares of the next segment, and says how many of them beyond k go on at once.
+    fn place_next(
+        &mut self,
+        now: Instant,
+        id: MessageId,
+    ) -> Result<Option<(Placement, usize)>, PlacementError> {
+        let Some(out) = self.outgoing.get(&id) else {
+            return Ok(None);
+        };
+        let (to, small, octets) = (out.to, out.is_small(), out.next_share());
+        let (k, n) = (out.threshold.k(), out.threshold.n());
+        let policy = self.policy_of(out);
+        let carriers = self.carriers_for(now, out);
+        if !small {
+            let mut paths = self.paths_for(to, &carriers);
+            if let Some(placed) = placement::stripe(policy, &carriers, &mut paths, octets as u64) {
+                return Ok(Some((placed, 0)));
+            }
         }
+        let placed = placement::spread(policy, &carriers)?;
+        let order: Vec<Carrier> = placed.iter().map(|(_, carrier)| carrier).collect();
+        let more = if small && order.len() > usize::from(k) {
+            self.redundancy(now, to, (k, n), &order, octets)
+        } else {
+            0
+        };
+        Ok(Some((placed, more)))
     }
 
     pub(super) fn pump_sources(&mut self, now: Instant) {
@@ -230,7 +251,6 @@ impl Core {
         if out.unplaced.is_none() || out.open {
             return;
         }
-        let carriers = self.carriers_for(out);
         let retry_after = self.config.retry_after;
         let to = out.to;
         if out.sealed && out.seal.is_none() {
@@ -250,13 +270,25 @@ impl Core {
                 return;
             }
         }
+        let (placement, more) = match self.place_next(now, id) {
+            Ok(Some(placed)) => placed,
+            Ok(None) => return,
+            Err(problem) => {
+                if let Some(out) = self.outgoing.get_mut(&id) {
+                    out.last_problem = Some(Problem::Placement(problem));
+                }
+                return;
+            }
+        };
         let Some(out) = self.outgoing.get_mut(&id) else {
             return;
         };
         let identity = self.seal.as_ref().map(super::seal::Seal::identity);
-        match out.spread(now, retry_after, &carriers, identity, &mut self.rng) {
+        match out.spread(now, retry_after, placement, more, identity, &mut self.rng) {
             Ok(Some(spread)) => {
                 out.last_problem = None;
+                let beyond = spread.active.len().saturating_sub(usize::from(spread.k));
+                self.stats.redundant_shares += beyond as u64;
                 for (index, carrier) in spread.placement.iter() {
                     if let Some(own) = spread.shares.get(&index)
                         && (spread.active.contains(&index) || carrier != Carrier::Direct)
@@ -266,13 +298,11 @@ impl Core {
                 }
                 let message = spread.id;
                 self.spreads.insert(message, spread);
-                self.announce(now, message);
+                // who gets a share before it is told of it keeps it until then
                 self.hand_out(now, message);
+                self.announce(now, message);
             }
             Ok(None) => {}
-            Err(TransferError::Placement(problem)) => {
-                out.last_problem = Some(Problem::Placement(problem));
-            }
             Err(error) => self.fail_outgoing(now, id, error, true),
         }
     }
@@ -314,12 +344,17 @@ impl Core {
                             k,
                             parts,
                             from_pool: false,
+                            turn: match (own.urgent, spread.active.contains(&index)) {
+                                (true, _) => Turn::Urgent,
+                                (false, true) => Turn::Active,
+                                (false, false) => Turn::Frozen,
+                            },
                         },
                     )
                 })
             })
             .collect();
-        let mut told = BTreeSet::new();
+        let mut untold = BTreeSet::new();
         for (carrier, parcel) in due {
             let index = parcel.index;
             let sent = match carrier {
@@ -338,12 +373,7 @@ impl Core {
                     if !self.is_present(holder) {
                         continue;
                     }
-                    if told.insert(holder)
-                        && let Some(spread) = self.spreads.get(&message)
-                    {
-                        let add = super::receive::add_line(&spread.announcement(self.config.id));
-                        self.send_line(now, holder, add);
-                    }
+                    untold.insert(holder);
                     self.send_share(now, holder, parcel)
                 }
             };
@@ -353,6 +383,12 @@ impl Core {
                 .and_then(|s| s.shares.get_mut(&index))
             {
                 own.sent = sent;
+            }
+        }
+        if let Some(spread) = self.spreads.get(&message).filter(|_| !untold.is_empty()) {
+            let add = super::receive::add_line(&spread.announcement(self.config.id));
+            for holder in untold {
+                self.send_line(now, holder, add.clone());
             }
         }
     }
@@ -378,13 +414,18 @@ impl Core {
         let Some(out) = self.outgoing.get(&spread.transfer) else {
             return;
         };
-        let carriers = self.carriers_for(out);
+        let mut carriers = self.carriers_for(now, out);
+        // what seems dead is left if there is another way, and not turned to
+        carriers.members.retain(|c| !self.is_suspect(c.id));
+        if self.is_suspect(spread.to) {
+            carriers.direct = None;
+        }
         let gone: Vec<NonZeroU8> = spread
             .placement
             .iter()
             .filter(|(_, carrier)| match carrier {
-                Carrier::Direct => !carriers.direct,
-                Carrier::Member(id) => !carriers.members.contains(id),
+                Carrier::Direct => carriers.direct.is_none(),
+                Carrier::Member(id) => !carriers.members.iter().any(|c| c.id == *id),
                 Carrier::Server => !carriers.server,
             })
             .map(|(index, _)| index)
@@ -399,11 +440,13 @@ impl Core {
                 .filter(|i| spread.placement.carrier(*i).is_none());
             let candidates: Vec<NonZeroU8> = gone.into_iter().chain(homeless).collect();
             for index in candidates {
-                if let Some(carrier) = spread.placement.relocate(index, &carriers) {
+                if let Ok(carrier) = spread.placement.relocate(index, &carriers) {
                     spread.version = spread.version.saturating_add(1);
                     spread.active.insert(index);
                     if let Some(own) = spread.shares.get_mut(&index) {
                         own.sent = false;
+                        own.urgent = true;
+                        self.stats.moved_shares += 1;
                         moved.push((carrier, own.len()));
                     }
                 }
@@ -421,8 +464,8 @@ impl Core {
                 out.carried(carrier, octets);
             }
         }
-        self.announce(now, message);
         self.hand_out(now, message);
+        self.announce(now, message);
     }
 
     /// A holder would not take a share.
@@ -433,14 +476,14 @@ impl Core {
         let Some(out) = self.outgoing.get(&spread.transfer) else {
             return;
         };
-        let mut carriers = self.carriers_for(out);
+        let mut carriers = self.carriers_for(now, out);
         if let Some(Carrier::Member(holder)) = spread.placement.carrier(index) {
-            carriers.members.retain(|m| *m != holder);
+            carriers.members.retain(|m| m.id != holder);
         }
         let Some(spread) = self.spreads.get_mut(&message) else {
             return;
         };
-        let moved = spread.placement.relocate(index, &carriers).is_some();
+        let moved = spread.placement.relocate(index, &carriers).is_ok();
         spread.version = spread.version.saturating_add(u32::from(moved));
         if let Some(own) = spread.shares.get_mut(&index) {
             own.sent = false;
@@ -536,6 +579,7 @@ impl Core {
             let Some(own) = spread.shares.get_mut(&index) else {
                 return;
             };
+            own.urgent = true;
             if !under_way {
                 own.sent = false;
             }
@@ -612,6 +656,8 @@ impl Core {
                 self.send_line(now, holder, line);
             }
         }
+        let placement = spread.placement.clone();
+        self.explained.keep(spread.transfer, message, placement);
         Some(spread)
     }
 
@@ -689,7 +735,7 @@ impl Core {
                         what: "its key is not known: neither the server nor the node itself has \
                                told it",
                     },
-                    None => self.stalled(id, Duration::from_secs(still.as_secs())),
+                    None => self.stalled(now, id, Duration::from_secs(still.as_secs())),
                 };
                 self.fail_outgoing(now, id, error, true);
                 continue;
@@ -749,17 +795,17 @@ impl Core {
         self.hand_out(now, message);
     }
 
-    fn stalled(&self, id: MessageId, after: Duration) -> TransferError {
+    fn stalled(&self, now: Instant, id: MessageId, after: Duration) -> TransferError {
         let Some(out) = self.outgoing.get(&id) else {
             return TransferError::Closed;
         };
-        let carriers = self.carriers_for(out);
+        let carriers = self.carriers_for(now, out);
         let present = if self.is_present(out.to) {
             "is present"
         } else {
             "is away"
         };
-        let direct = if carriers.direct {
+        let direct = if carriers.direct.is_some() {
             "works or was not tried"
         } else {
             "does not work"
