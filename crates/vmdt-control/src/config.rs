@@ -211,7 +211,10 @@ impl RegistryConfig {
 
     /// Requests per second of one connection, and how many may come at once
     /// (defaults 5,000 and 10,000; at least 1). Beyond it a request is answered
-    /// `rate-limited` and does nothing.
+    /// `rate-limited` and does nothing. Some count more than once: what needs
+    /// signatures verified 50 times, a code number 500 times. Each record that a
+    /// request changes counts 20 times more (a quarter of a burst at most), which is
+    /// taken when it is done and missed by those that follow.
     #[must_use]
     pub fn rate(mut self, per_second: u32, burst: u32) -> Self {
         self.rate = per_second.max(1);
