@@ -1,6 +1,7 @@
 //! Several paths at once, in virtual time: what they are worth, and what losing one costs.
 #![allow(
     missing_docs,
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
