@@ -17,7 +17,10 @@ use common::{Running, World};
 
 fn server(world: &World) -> (Running, String) {
     let mut server = world.start("server", &["server", "--listen", "127.0.0.1:0"]);
-    let url = server.wait_for("listening")["url"].as_str().unwrap().to_owned();
+    let url = server.wait_for("listening")["url"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert!(url.starts_with("vmdt://"), "{url}");
     (server, url)
 }
@@ -87,10 +90,16 @@ fn a_session_creates_a_cluster_and_sends_text_and_files_to_its_members() {
 fn the_original_session_works_in_the_open_profile() {
     let world = World::new();
     let mut server = world.start("server", &["server", "--listen", "127.0.0.1:0", "--open"]);
-    let at = server.wait_for("listening")["address"].as_str().unwrap().to_owned();
+    let at = server.wait_for("listening")["address"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let (host, port) = at.split_once(':').unwrap();
     let mut alice = world
-        .command("alice", &["client", host, port, "--id", "alice", "--quiet", "--open"])
+        .command(
+            "alice",
+            &["client", host, port, "--id", "alice", "--quiet", "--open"],
+        )
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
@@ -112,11 +121,33 @@ fn the_original_session_works_in_the_open_profile() {
 #[test]
 fn a_server_keeps_its_key_and_its_clusters_over_a_restart() {
     let world = World::new();
-    let words = ["server", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--url-file", "url"];
+    let words = [
+        "server",
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+        "--url-file",
+        "url",
+    ];
     let mut first = world.start("server", &words);
-    let url = first.wait_for("listening")["url"].as_str().unwrap().to_owned();
+    let url = first.wait_for("listening")["url"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(fs::read_to_string(world.path("url")).unwrap().trim(), url);
-    let mut node = world.start("n", &["node", "--create", "2,2", "--server", &url, "--ticket-file", "t"]);
+    let mut node = world.start(
+        "n",
+        &[
+            "node",
+            "--create",
+            "2,2",
+            "--server",
+            &url,
+            "--ticket-file",
+            "t",
+        ],
+    );
     node.wait_for("ticket");
     // it is asked to end, and drains
     first.interrupt();
@@ -124,7 +155,10 @@ fn a_server_keeps_its_key_and_its_clusters_over_a_restart() {
     let key = |url: &str| url.rsplit_once('@').unwrap().0.to_owned();
     let at = url.rsplit_once('@').unwrap().1.to_owned();
     let mut second = world.start("server", &["server", "--listen", &at]);
-    let again = second.wait_for("listening")["url"].as_str().unwrap().to_owned();
+    let again = second.wait_for("listening")["url"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(key(&again), key(&url));
     // the cluster is there: its ticket is good
     let mut other = world.start("m", &["node", "--ticket-file", "t"]);
@@ -137,7 +171,15 @@ fn files_go_over_the_members_of_a_cluster() {
     let (_server, at) = server(&world);
     let mut first = world.start(
         "n1",
-        &["node", "--create", "4,2", "--server", &at, "--ticket-file", "ticket"],
+        &[
+            "node",
+            "--create",
+            "4,2",
+            "--server",
+            &at,
+            "--ticket-file",
+            "ticket",
+        ],
     );
     first.wait_for("ticket");
     let mut second = world.start("n2", &["node", "--ticket-file", "ticket"]);
@@ -162,7 +204,10 @@ fn with_a_server_the_ticket_alone_leads_to_the_sender() {
     let mut command = world.command("sender", &["send", "x", "--json", "--server", &at]);
     command.env("VMDT_DISCOVERY", "false");
     let mut sender = Running::spawn(command);
-    let ticket = sender.wait_for("code")["ticket"].as_str().unwrap().to_owned();
+    let ticket = sender.wait_for("code")["ticket"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert!(ticket.starts_with("vmdt1"), "{ticket}");
     let mut command = world.command("receiver", &["recv", "--out", "in", "--json"]);
     command.env("VMDT_CODE", &ticket);

@@ -81,7 +81,10 @@ fn the_key_is_made_once_and_only_its_owner_reads_it() {
     assert_eq!(ids[0], ids[1]);
     assert_eq!(ids[0].trim().len(), 16, "{ids:?}");
     let key = world.path("state-a/identity");
-    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let (exit, _, text) = world.run("a", &["id"]);
     assert_eq!(exit, 2, "{text}");
@@ -393,13 +396,23 @@ fn one_send_serves_several_receivers_and_none_waits_for_another() {
     let world = World::new();
     let file = world.file("x", 6_000_000);
     let (mut sender, code) = world.send(&["x", "--receivers", "3"]);
-    #[allow(clippy::disallowed_methods, reason = "how long a person waits is what is tested")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "how long a person waits is what is tested"
+    )]
     let started = std::time::Instant::now();
     let mut first = world.start("first", &["recv", &code, "--out", "in1"]);
     let mut second = world.start("second", &["recv", &code, "--out", "in2"]);
     // one begins and leaves for good; the stall timeout would be 30 s
     let third = world.start("third", &["recv", &code, "--out", "in3", "--wait", "0"]);
-    assert_eq!((first.end(), second.end()), (0, 0), "{:#?} {:#?} {:#?}", first.seen, second.seen, sender.seen);
+    assert_eq!(
+        (first.end(), second.end()),
+        (0, 0),
+        "{:#?} {:#?} {:#?}",
+        first.seen,
+        second.seen,
+        sender.seen
+    );
     assert!(same(&file, &world.path("in1/x")) && same(&file, &world.path("in2/x")));
     assert!(started.elapsed().as_secs() < 25, "{:?}", started.elapsed());
     third.kill();

@@ -134,8 +134,10 @@ pub(crate) async fn run(args: ChatArgs, settings: &Settings, out: &Out) -> Outco
     };
     let own = match &link.who {
         Who::Open(_) => link.id().to_string(),
-        _ => crate::net::names::tidy(&node.name)
-            .map_or_else(|| link.id().to_string(), |name| format!("{name} ({})", link.id())),
+        _ => crate::net::names::tidy(&node.name).map_or_else(
+            || link.id().to_string(),
+            |name| format!("{name} ({})", link.id()),
+        ),
     };
     out.say(format!(
         "you are {own} in cluster {cluster}; /help lists the commands"
@@ -430,7 +432,10 @@ impl Chat {
             Ok(status) => status.members,
             Err(_) => Vec::new(),
         };
-        let here: Vec<_> = members.into_iter().filter(|member| member.present).collect();
+        let here: Vec<_> = members
+            .into_iter()
+            .filter(|member| member.present)
+            .collect();
         let peer = match resolve(to, &here) {
             Ok(peer) => peer,
             Err(failure) => {

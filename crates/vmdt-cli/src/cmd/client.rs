@@ -13,10 +13,10 @@ use crate::cli::ClientArgs;
 use crate::clock::now;
 use crate::console::{Console, Printer};
 use crate::failure::{Failure, Outcome};
-use crate::net::names::{Names, resolve};
-use crate::net::{Peer, host_port};
 use crate::net::link::{Happened, Link, Membership, NodeSettings, by_name, waiting_for};
 use crate::net::mode::{Mode, ModeName};
+use crate::net::names::{Names, resolve};
+use crate::net::{Peer, host_port};
 use crate::out::Out;
 use crate::settings::{Settings, Source, state_dir};
 use crate::stop;
@@ -138,9 +138,10 @@ impl Command {
             }),
             "reconnect" => match words.as_slice() {
                 [server] => Command::Reconnect((*server).to_owned()),
-                _ => host_port("reconnect vmdt://KEY@HOST:PORT, or reconnect HOST PORT", |host, port| {
-                    Command::Reconnect(format!("{host}:{port}"))
-                }),
+                _ => host_port(
+                    "reconnect vmdt://KEY@HOST:PORT, or reconnect HOST PORT",
+                    |host, port| Command::Reconnect(format!("{host}:{port}")),
+                ),
             },
             "set-mode" if words.len() == 1 => Command::SetMode(rest.to_owned()),
             "set-mode" => wrong("set-mode normal|token-bucket|aimd|qos|parallel|multicast"),
@@ -213,7 +214,11 @@ fn with_key(server: &str, known: &[String]) -> String {
         return server.to_owned();
     }
     let same = |other: &&String| host_port(other) == host_port(server);
-    known.iter().find(same).cloned().unwrap_or_else(|| server.to_owned())
+    known
+        .iter()
+        .find(same)
+        .cloned()
+        .unwrap_or_else(|| server.to_owned())
 }
 
 struct Client {

@@ -251,7 +251,11 @@ async fn proves(settings: &Settings, server: &str) -> bool {
 /// The key that makes this node's id.
 fn identity(settings: &Settings) -> Finding {
     let Some(path) = who::file(settings) else {
-        return Finding::new("identity", Verdict::Note, "switched off: every run has another id");
+        return Finding::new(
+            "identity",
+            Verdict::Note,
+            "switched off: every run has another id",
+        );
     };
     match who::load(&path) {
         Ok(identity) => Finding::new(
@@ -273,42 +277,40 @@ async fn servers(settings: &Settings) -> Vec<Finding> {
             .max(Duration::from_millis(100));
         let keyless = crate::net::server_key(&server).is_none() && !settings.is_on("open");
         let connecting = TcpStream::connect(crate::net::host_port(&server));
-        findings.push(
-            match timeout(patience, connecting).await {
-                Ok(Ok(_)) if keyless => Finding::new(
+        findings.push(match timeout(patience, connecting).await {
+            Ok(Ok(_)) if keyless => Finding::new(
+                "server",
+                Verdict::Bad,
+                format!("{server} answers, but its key is missing"),
+            )
+            .and("name it as vmdt://KEY@HOST:PORT, as `vmdt server` prints it"),
+            Ok(Ok(_)) if !proves(settings, &server).await => Finding::new(
+                "server",
+                Verdict::Bad,
+                format!("{server} answers, but does not let this node in"),
+            )
+            .and("is the key the one that `vmdt server` prints?"),
+            Ok(Ok(_)) => {
+                let took = now().saturating_duration_since(started);
+                Finding::new(
                     "server",
-                    Verdict::Bad,
-                    format!("{server} answers, but its key is missing"),
+                    Verdict::Good,
+                    format!("{server} answers ({:.1} ms)", took.as_secs_f64() * 1e3),
                 )
-                .and("name it as vmdt://KEY@HOST:PORT, as `vmdt server` prints it"),
-                Ok(Ok(_)) if !proves(settings, &server).await => Finding::new(
-                    "server",
-                    Verdict::Bad,
-                    format!("{server} answers, but does not let this node in"),
-                )
-                .and("is the key the one that `vmdt server` prints?"),
-                Ok(Ok(_)) => {
-                    let took = now().saturating_duration_since(started);
-                    Finding::new(
-                        "server",
-                        Verdict::Good,
-                        format!("{server} answers ({:.1} ms)", took.as_secs_f64() * 1e3),
-                    )
-                }
-                Ok(Err(e)) => Finding::new(
-                    "server",
-                    Verdict::Bad,
-                    format!("{server} does not answer: {e}"),
-                )
-                .and("is it running, and are name and port right?"),
-                Err(_) => Finding::new(
-                    "server",
-                    Verdict::Bad,
-                    format!("{server} does not answer in time"),
-                )
-                .and("a firewall may stand between"),
-            },
-        );
+            }
+            Ok(Err(e)) => Finding::new(
+                "server",
+                Verdict::Bad,
+                format!("{server} does not answer: {e}"),
+            )
+            .and("is it running, and are name and port right?"),
+            Err(_) => Finding::new(
+                "server",
+                Verdict::Bad,
+                format!("{server} does not answer in time"),
+            )
+            .and("a firewall may stand between"),
+        });
     }
     if findings.is_empty() {
         findings.push(Finding::new(

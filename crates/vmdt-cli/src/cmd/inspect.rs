@@ -172,7 +172,10 @@ fn tell_datagram(octets: &[u8], out: &Out) -> Outcome<()> {
         Err(error) => {
             let text = error.to_string();
             out.event("datagram", json!({ "octets": octets.len(), "error": text }));
-            return out.result(format!("no datagram of VMDT ({} octets): {text}", octets.len()));
+            return out.result(format!(
+                "no datagram of VMDT ({} octets): {text}",
+                octets.len()
+            ));
         }
     };
     let header = parsed.header;
@@ -182,9 +185,10 @@ fn tell_datagram(octets: &[u8], out: &Out) -> Outcome<()> {
         Ok(_) => "good".to_owned(),
         Err(error) => error.to_string(),
     };
-    let content = whole
-        .as_ref()
-        .map_or_else(|_| String::new(), |packet| content(header.kind, &packet.payload, sealed));
+    let content = whole.as_ref().map_or_else(
+        |_| String::new(),
+        |packet| content(header.kind, &packet.payload, sealed),
+    );
     let trailer = whole.as_ref().map_or(0, |packet| packet.trailer.len());
     let flow = format!("{} share {}", header.flow.message, header.flow.index);
     out.event(
@@ -383,7 +387,10 @@ mod tests {
         for len in 0..capture.len() {
             let _ = Capture::begin(&capture[..len]).map(Iterator::count);
         }
-        assert_eq!(Capture::begin(&capture[..FILE_HEAD + 90]).unwrap().count(), 0);
+        assert_eq!(
+            Capture::begin(&capture[..FILE_HEAD + 90]).unwrap().count(),
+            0
+        );
     }
 
     #[test]

@@ -188,7 +188,10 @@ impl Receiving<'_> {
             k: status.as_ref().map_or(0, |s| s.k),
             n: status.as_ref().map_or(0, |s| s.n),
             paths,
-            name: peer.parse().ok().and_then(|peer| called.name(peer).map(str::to_owned)),
+            name: peer
+                .parse()
+                .ok()
+                .and_then(|peer| called.name(peer).map(str::to_owned)),
             sealed: !link.is_open(),
             error: result.as_ref().err().map(|failure| failure.message.clone()),
         }

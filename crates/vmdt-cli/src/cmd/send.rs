@@ -398,7 +398,10 @@ impl Sending<'_> {
                 match message {
                     // comparing digests takes the same time whatever differs
                     Message::Hello { token }
-                        if self.tokens.iter().any(|good| blake3::hash(&token) == blake3::hash(good)) =>
+                        if self
+                            .tokens
+                            .iter()
+                            .any(|good| blake3::hash(&token) == blake3::hash(good)) =>
                     {
                         self.begin(from, number);
                     }
@@ -454,6 +457,7 @@ impl Sending<'_> {
             peer,
             number,
             inbox: messages,
+            early: Default::default(),
             source: Arc::clone(&self.source),
             streams: self.mode.streams,
             tally: tally.clone(),

@@ -8,8 +8,8 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::net::link::{Happened, Link, Membership, NodeSettings, waiting_for};
 use crate::net::names::Names;
 use crate::net::who::Who;
-use crate::rendezvous::entrance;
 use crate::out::Out;
+use crate::rendezvous::entrance;
 use crate::settings::Settings;
 use crate::stop;
 use crate::text::{octets, printable, table};
@@ -45,7 +45,12 @@ pub(crate) fn describe(event: &Event, names: &Names) -> Option<String> {
         Event::FileReceived {
             from, path, size, ..
         } => {
-            format!("{} from {} ({})", path.display(), show(*from), octets(*size))
+            format!(
+                "{} from {} ({})",
+                path.display(),
+                show(*from),
+                octets(*size)
+            )
         }
         Event::ReceiveFailed { from, error, .. } => {
             format!("something from {} did not arrive: {error}", show(*from))
@@ -89,8 +94,9 @@ pub(crate) async fn node(args: NodeArgs, settings: &Settings, out: &Out) -> Outc
             Some(id) => Membership::Open(super::cluster_id(id)?),
         },
         _ => {
-            return Err(Failure::usage("no cluster is named")
-                .hint("VMDT_TICKET or --ticket-file FILE holds its ticket; --create N,K makes one"));
+            return Err(Failure::usage("no cluster is named").hint(
+                "VMDT_TICKET or --ticket-file FILE holds its ticket; --create N,K makes one",
+            ));
         }
     };
     let servers = match &ticket {
@@ -129,7 +135,10 @@ pub(crate) async fn node(args: NodeArgs, settings: &Settings, out: &Out) -> Outc
             Some(file) => {
                 crate::state::write_private(file, format!("{}\n", text.as_str()).as_bytes())
                     .map_err(|e| Failure::disk(&e, "writing", file))?;
-                out.say(format!("its ticket is in {}", printable(&file.to_string_lossy())));
+                out.say(format!(
+                    "its ticket is in {}",
+                    printable(&file.to_string_lossy())
+                ));
             }
             None => out.result(format!("ticket {}", text.as_str()))?,
         }

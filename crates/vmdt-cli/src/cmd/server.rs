@@ -128,7 +128,9 @@ fn unusable(error: SettingsError) -> Failure {
     let store = matches!(error, SettingsError::Store { .. });
     let failure = Failure::usage(error.to_string());
     if store {
-        failure.hint("another server may use it: --store FILE names another one, --no-store does without")
+        failure.hint(
+            "another server may use it: --store FILE names another one, --no-store does without",
+        )
     } else {
         failure
     }
@@ -139,7 +141,8 @@ async fn address(text: Option<&str>) -> Outcome<Option<SocketAddr>> {
     let found = lookup_host(text).await.ok();
     let found = found.and_then(|mut found| found.next());
     found.map(Some).ok_or_else(|| {
-        Failure::usage(format!("{text:?} is no address with a port")).hint(format!("such as {LISTEN}"))
+        Failure::usage(format!("{text:?} is no address with a port"))
+            .hint(format!("such as {LISTEN}"))
     })
 }
 
@@ -191,4 +194,3 @@ fn tell_registry(out: &Out, event: &RegistryEvent) {
     };
     out.say(printable(&line));
 }
-

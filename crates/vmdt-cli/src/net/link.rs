@@ -29,6 +29,9 @@ const SPARE_MEMBERS: u16 = 16;
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a program that ends waits until its last confirmations are there.
 const LINGER: Duration = Duration::from_secs(3);
+/// Octets of a segment: a frame with a whole chunk of a file makes eight full ones, where one of
+/// 128 KiB exactly would make nine.
+const SEGMENT: usize = crate::xfer::CHUNK / 8 + 32;
 const POLL: Duration = Duration::from_millis(50);
 
 /// What a node is to be.
@@ -191,6 +194,7 @@ impl Link {
     pub(crate) async fn open(settings: &NodeSettings, membership: &Membership) -> Outcome<Link> {
         let mut builder = Node::builder()
             .local(SocketAddr::new(settings.bind, 0))
+            .segment(SEGMENT)
             .stall_timeout(settings.stall);
         for server in &settings.servers {
             builder = builder.server(server);
@@ -386,9 +390,8 @@ impl Link {
     pub(crate) async fn status_with(&self, peer: Peer) -> Option<ClusterStatus> {
         let clusters = self.node.clusters().await.ok()?;
         let with = |cluster: &&ClusterStatus| cluster.members.iter().any(|m| m.id == peer);
-        let there = |cluster: &&ClusterStatus| {
-            cluster.members.iter().any(|m| m.id == peer && m.present)
-        };
+        let there =
+            |cluster: &&ClusterStatus| cluster.members.iter().any(|m| m.id == peer && m.present);
         let found = clusters.iter().find(there);
         found.or_else(|| clusters.iter().find(with)).cloned()
     }

@@ -67,9 +67,8 @@ pub(crate) fn resolve(text: &str, members: &[MemberStatus]) -> Outcome<Peer> {
     let begins = |member: &&MemberStatus| {
         text.len() > 4 && text.starts_with('@') && member.id.as_str().starts_with(text)
     };
-    let named = |member: &&MemberStatus| {
-        member.name.as_deref().and_then(tidy).as_deref() == Some(text)
-    };
+    let named =
+        |member: &&MemberStatus| member.name.as_deref().and_then(tidy).as_deref() == Some(text);
     let found: Vec<Peer> = members
         .iter()
         .filter(|member| begins(member) || named(member))
@@ -101,7 +100,10 @@ mod tests {
         assert_eq!(tidy(" Ännchen von T. ").as_deref(), Some("Ännchen_von_T."));
         assert_eq!(tidy("a\u{1b}[31m (@x)").as_deref(), Some("a__31m___x_"));
         assert_eq!(tidy("  "), None);
-        assert_eq!(tidy(&"x".repeat(200)).map(|name| name.len()), Some(MAX_NAME));
+        assert_eq!(
+            tidy(&"x".repeat(200)).map(|name| name.len()),
+            Some(MAX_NAME)
+        );
     }
 
     #[test]

@@ -47,7 +47,10 @@ pub(crate) fn file(settings: &Settings) -> Option<PathBuf> {
 /// # Errors
 /// When it can't be read, or others may read it.
 pub(crate) fn load(path: &Path) -> Outcome<SecretIdentity> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
         private_folder(folder).map_err(|e| Failure::disk(&e, "making", folder))?;
     }
     keyfile::load_or_create(path, &mut UnwrapErr(SysRng))
@@ -138,7 +141,11 @@ mod tests {
         let Who::Open(id) = Who::of(&settings).unwrap() else {
             panic!("not open")
         };
-        assert!(id.parse::<crate::net::Peer>().is_ok_and(|id| !id.is_sealed()), "{id}");
+        assert!(
+            id.parse::<crate::net::Peer>()
+                .is_ok_and(|id| !id.is_sealed()),
+            "{id}"
+        );
         settings.flag("id", Some("alice")).unwrap();
         assert!(matches!(Who::of(&settings).unwrap(), Who::Open(id) if id == "alice"));
     }

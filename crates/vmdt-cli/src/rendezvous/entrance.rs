@@ -87,10 +87,10 @@ impl Given {
             }
         };
         if entrance.open && !settings.is_on("open") {
-            return Err(
-                Failure::usage("the other side speaks profile 1.0, without any protection")
-                    .hint("--open does so here, too; better leave it out there"),
-            );
+            return Err(Failure::usage(
+                "the other side speaks profile 1.0, without any protection",
+            )
+            .hint("--open does so here, too; better leave it out there"));
         }
         Ok(entrance)
     }
@@ -123,7 +123,11 @@ impl Entrance {
         let (mut servers, membership, open) = match &invitation.ticket {
             Some(text) => {
                 let ticket: Ticket = text.parse().map_err(|_| wrong("holds no ticket"))?;
-                (servers(&ticket), Membership::Ticket(Box::new(ticket)), false)
+                (
+                    servers(&ticket),
+                    Membership::Ticket(Box::new(ticket)),
+                    false,
+                )
             }
             None => {
                 let cluster = invitation.cluster.parse();
@@ -163,7 +167,9 @@ impl Entrance {
 pub(crate) fn servers(ticket: &Ticket) -> Vec<String> {
     let key = ticket.server_key().to_string();
     let servers = ticket.servers().iter();
-    servers.map(|at| server_url(&key, &at.to_string())).collect()
+    servers
+        .map(|at| server_url(&key, &at.to_string()))
+        .collect()
 }
 
 /// What shows the sender of a transfer that somebody has its ticket: all that who has only the

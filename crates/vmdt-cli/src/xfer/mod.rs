@@ -34,6 +34,11 @@ pub(crate) const CHUNK: usize = 1 << 20;
 /// Digest of a chunk.
 pub(crate) type Digest = [u8; 32];
 
+/// The clock, as the runtime's timers count.
+pub(crate) fn instant() -> tokio::time::Instant {
+    crate::clock::now().into()
+}
+
 /// The digest of a file: BLAKE3 over its length and the digests of its chunks in order.
 pub(crate) fn file_digest(size: u64, chunks: impl IntoIterator<Item = Digest>) -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key("vmdt transfer 1 file");

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::entry::{Entry, Kind, MAX_ENTRIES, admit, total};
+use super::instant;
 use super::sink::{Saved, Sink, Target};
 use super::tally::Tally;
 use super::wire::{Message, Record, TOKEN_LEN};
@@ -299,11 +300,6 @@ impl Session<'_> {
         }
         Ok(())
     }
-}
-
-/// The clock, as the runtime's timers count.
-fn instant() -> Instant {
-    crate::clock::now().into()
 }
 
 /// The next message of this session.

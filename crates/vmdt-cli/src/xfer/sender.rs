@@ -1,9 +1,11 @@
 //! The sender's side of a session with one receiver.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use super::entry::total;
 use super::source::{Have, Source};
@@ -17,6 +19,9 @@ use crate::net::link::{Carried, Messenger};
 /// sent.
 const MAX_KNOWN: usize = 4 << 20;
 
+/// Messages of the receiver that are kept until it is their turn; one that says more is given up.
+const MAX_EARLY: usize = 1024;
+
 /// A session with one receiver.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -25,6 +30,9 @@ pub(crate) struct Session {
     pub(crate) number: u64,
     /// Messages of this session from the receiver; closed when it is gone.
     pub(crate) inbox: mpsc::Receiver<Message>,
+    /// Messages that came before they were asked for; not more than the receiver has to say until
+    /// the offer is confirmed to this side.
+    pub(crate) early: VecDeque<Message>,
     pub(crate) source: Arc<Source>,
     /// Frames under way at once.
     pub(crate) streams: usize,
@@ -62,7 +70,11 @@ impl Session {
         let mut frames = self.source.read(have);
         let mut under_way: JoinSet<Outcome<(Carried, u64)>> = JoinSet::new();
         let mut reading = true;
+        // what stands at the receiver's, and until when confirmations are still waited for: its
+        // last word may overtake them
+        let mut done: Option<(u64, Instant)> = None;
         while reading || !under_way.is_empty() {
+            let late = done.map_or_else(super::instant, |(_, until)| until);
             tokio::select! {
                 frame = frames.recv(), if reading && under_way.len() < self.streams => match frame {
                     Some(frame) => {
@@ -78,14 +90,25 @@ impl Session {
                     None => reading = false,
                 },
                 Some(sent) = under_way.join_next() => {
-                    let (carried, octets) = sent.map_err(|_| Failure::failed("a task ended early"))??;
+                    let sent = sent.map_err(|_| Failure::failed("a task ended early"))?;
+                    let (carried, octets) = match sent {
+                        Ok(sent) => sent,
+                        // it has everything, whatever became of the confirmation
+                        Err(_) if done.is_some() => continue,
+                        Err(failure) => return Err(failure),
+                    };
                     self.tally.carried(&carried);
                     self.tally.advance(octets, 0);
                 }
-                message = self.inbox.recv() => {
-                    self.last_word(message)?;
+                message = self.inbox.recv(), if done.is_none() => {
+                    let octets = self.last_word(message)?;
+                    done = octets.map(|octets| (octets, super::instant() + super::receiver::LAST_WORDS));
                 }
+                () = sleep_until(late), if done.is_some() => break,
             }
+        }
+        if let Some((octets, _)) = done {
+            return Ok(octets);
         }
         loop {
             let message = self.inbox.recv().await;
@@ -107,8 +130,9 @@ impl Session {
                 message = self.inbox.recv() => match message {
                     Some(Message::Failed { exit, text }) => return Err(told(self.peer, exit, &text)),
                     None => return Err(gone(self.peer)),
-                    // it answers before its confirmation has arrived: can't be, but does no harm
-                    Some(_) => {}
+                    // an answer may overtake the confirmation of what it answers
+                    Some(message) if self.early.len() < MAX_EARLY => self.early.push_back(message),
+                    Some(_) => return Err(gone(self.peer)),
                 },
             }
         }
@@ -119,7 +143,11 @@ impl Session {
         let mut have = Have::new();
         let (mut said, mut expected, mut known) = (0u32, None, 0usize);
         while expected != Some(said) {
-            match self.inbox.recv().await {
+            let message = match self.early.pop_front() {
+                Some(message) => Some(message),
+                None => self.inbox.recv().await,
+            };
+            match message {
                 Some(Message::Have { runs }) => {
                     said = said.saturating_add(1);
                     for run in runs {
