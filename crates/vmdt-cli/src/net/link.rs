@@ -167,7 +167,9 @@ pub(crate) fn transfer_failure(error: &TransferError) -> Failure {
     let exit = match error {
         TransferError::Stalled { .. }
         | TransferError::SenderSilent { .. }
-        | TransferError::UnknownPeer { .. } => Exit::Vanished,
+        | TransferError::UnknownPeer { .. }
+        // it was there when the transfer began
+        | TransferError::ClusterNotReady { .. } => Exit::Vanished,
         TransferError::Remote { .. } | TransferError::Cancelled { .. } => Exit::Refused,
         TransferError::DigestMismatch { .. } | TransferError::Malformed { .. } => Exit::Corrupt,
         _ => Exit::Failed,
