@@ -32,7 +32,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use vmdt_control::{
@@ -363,14 +363,14 @@ impl Core {
     }
 
     /// Several datagrams arrived together, each with the ECN mark of its IP header: settles once for
-    /// all.
+    /// all. A sealed one is opened where it lies.
     pub fn handle_datagrams(
         &mut self,
         now: Instant,
-        datagrams: impl IntoIterator<Item = (SocketAddr, Option<EcnCodepoint>, Bytes)>,
+        datagrams: impl IntoIterator<Item = (SocketAddr, Option<EcnCodepoint>, BytesMut)>,
     ) {
         for (from, ecn, datagram) in datagrams {
-            self.rdt.handle_marked_datagram(now, from, ecn, datagram);
+            self.rdt.handle_owned_datagram(now, from, ecn, datagram);
         }
         self.settle(now);
     }
