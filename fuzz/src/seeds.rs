@@ -15,7 +15,7 @@ use vmdt_seal::invite::{Invite, InviteSecret, InviteTerms, Rights};
 use vmdt_seal::membership::Membership;
 use vmdt_seal::prekey::{PrekeyConfig, PrekeyStore};
 use vmdt_seal::profile::{Profile, ProfileDetails};
-use vmdt_seal::receipt::{DeliveryReceipt, HolderReceipt};
+use vmdt_seal::receipt::{Fact, Receipts, Statement};
 use vmdt_seal::revocation::{RevocationDetails, RevocationList};
 use vmdt_seal::rotation::Rotation;
 use vmdt_seal::session::{OfferView, Pattern, Responder, Step, Suites};
@@ -428,8 +428,17 @@ pub(crate) fn sealed_structures() -> Vec<Vec<u8>> {
     };
     let revoked = RevocationList::sign(&alice, &revoked).expect("a list");
     let digest = [9; 32];
-    let held = HolderReceipt::sign(&bob, message, index(2), digest, carol.node_id(), 1);
-    let delivered = DeliveryReceipt::sign(&bob, message, digest, alice.node_id(), 1);
+    let confirmed = [
+        Fact::Taken(index(2)),
+        Fact::HandedOn(index(2)),
+        Fact::Delivered,
+    ]
+    .map(|fact| Statement {
+        message,
+        fact,
+        digest,
+    });
+    let receipts = Receipts::sign(&bob, alice.node_id(), 1, &confirmed).expect("receipts");
     let mut seeds = vec![
         alice.credential(1).encode(),
         profile.octets().to_vec(),
@@ -437,8 +446,7 @@ pub(crate) fn sealed_structures() -> Vec<Vec<u8>> {
         placement.octets().to_vec(),
         descriptor.octets().to_vec(),
         revoked.octets().to_vec(),
-        held.octets().to_vec(),
-        delivered.octets().to_vec(),
+        receipts.octets().to_vec(),
         Rotation::sign(&alice, &bob, 1).octets().to_vec(),
         prekeys.encode().to_vec(),
     ];

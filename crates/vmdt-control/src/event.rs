@@ -334,6 +334,16 @@ pub enum MemberEvent {
         /// The new state.
         state: ClusterState,
     },
+    /// A member goes on under another key, by a statement that both keys have
+    /// signed; its old id is no member any more.
+    KeyChanged {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The id that was given up.
+        old: NodeId,
+        /// The id in its place.
+        new: NodeId,
+    },
     /// After a reconnection the place in this cluster is confirmed.
     Rejoined {
         /// The cluster.

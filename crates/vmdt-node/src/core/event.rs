@@ -142,6 +142,26 @@ pub enum Event {
         /// Who handed it over.
         from: NodeId,
     },
+    /// A member goes on under another key, as both keys have signed. Its old id is no member any
+    /// more; its petname goes with it.
+    KeyChanged {
+        /// In which cluster.
+        cluster: ClusterId,
+        /// The id that was given up.
+        old: NodeId,
+        /// The id in its place.
+        new: NodeId,
+        /// What this node's user calls it.
+        petname: Option<String>,
+    },
+    /// The addressee of a transfer of this node has confirmed it with a signature, which
+    /// [`Core::receipts`](super::Core::receipts) shows.
+    Confirmed {
+        /// The transfer.
+        id: MessageId,
+        /// The addressee.
+        by: NodeId,
+    },
     /// A message goes to or comes from a peer of profile 1.0 unprotected.
     OpenPeer {
         /// The peer.

@@ -321,9 +321,12 @@ impl Core {
             E::FlowStopped { peer, flow, code } => self.flow_stopped(now, peer, flow, code),
             E::FlowDelivered { peer, flow } => {
                 if let Some(p) = self.peers.get_mut(&peer)
-                    && p.written.remove(&flow).is_some()
+                    && let Some(from_pool) = p.written.remove(&flow)
                 {
                     self.reputation.success(now, peer);
+                    if let Some(index) = share_index(flow).filter(|_| from_pool) {
+                        self.receipts.handed_on(now, flow.message, index);
+                    }
                 }
                 self.pump(now, peer);
             }

@@ -16,12 +16,14 @@ mod config;
 mod envelope;
 mod event;
 mod incoming;
+mod keys;
 mod links;
 mod open;
 mod outgoing;
 mod peer;
 mod placement;
 mod rating;
+mod receipts;
 mod receive;
 mod relay;
 mod seal;
@@ -32,7 +34,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use vmdt_control::{
@@ -51,10 +53,12 @@ pub use config::{
 };
 pub use envelope::{DIGEST_LEN, Envelope, EnvelopeError, Kind, MAX_ENVELOPE, MAX_NAME};
 pub use event::{Carried, Event, Paths, Progress, Receipt, TransferError};
+pub use keys::{KeyChange, MAX_PETNAME, MAX_PETNAMES, PetnameError};
 pub use open::PeerConn;
 pub use placement::{
     Candidate, Carrier, Carriers, Explanation, Placement, PlacementError, Quality,
 };
+pub use receipts::{Confirmed, SignedReceipts, SignedSegment, SignedShare};
 pub use vmdt_pool::hedging::HedgeReport;
 pub use vmdt_pool::reputation::{Ban, Evidence, Health, PeerReport};
 
@@ -183,6 +187,10 @@ pub struct CoreStats {
     pub moved_shares: u64,
     /// How often a path seemed dead, with its session still there.
     pub late_paths: u64,
+    /// Signed receipts of others that were kept.
+    pub receipts: u64,
+    /// Receipts of others that were refused: not theirs, or of what they were not given.
+    pub bad_receipts: u64,
     /// What was asked for early, and what it cost.
     pub hedging: HedgeReport,
 }
@@ -220,6 +228,8 @@ pub struct Core {
     looked_at: Option<Instant>,
     seal: Option<Seal>,
     relayed_peers: relay::RelayedPeers,
+    receipts: receipts::Receipts,
+    petnames: keys::Petnames,
     outputs: VecDeque<Output>,
     tick_at: Option<Instant>,
     stats: CoreStats,
@@ -294,6 +304,8 @@ impl Core {
             looked_at: None,
             seal,
             relayed_peers: relay::RelayedPeers::default(),
+            receipts: receipts::Receipts::default(),
+            petnames: keys::Petnames::default(),
             outputs: VecDeque::new(),
             tick_at: None,
             stats: CoreStats::default(),
@@ -363,14 +375,14 @@ impl Core {
     }
 
     /// Several datagrams arrived together, each with the ECN mark of its IP header: settles once for
-    /// all.
+    /// all. A sealed one is opened where it lies.
     pub fn handle_datagrams(
         &mut self,
         now: Instant,
-        datagrams: impl IntoIterator<Item = (SocketAddr, Option<EcnCodepoint>, Bytes)>,
+        datagrams: impl IntoIterator<Item = (SocketAddr, Option<EcnCodepoint>, BytesMut)>,
     ) {
         for (from, ecn, datagram) in datagrams {
-            self.rdt.handle_marked_datagram(now, from, ecn, datagram);
+            self.rdt.handle_owned_datagram(now, from, ecn, datagram);
         }
         self.settle(now);
     }
@@ -433,6 +445,9 @@ impl Core {
         {
             self.renew_profile(now);
         }
+        if self.receipts.poll_timeout().is_some_and(|t| t <= now) {
+            self.send_receipts(now, false);
+        }
         if self.tick_at.is_some_and(|t| t <= now) {
             self.tick_at = None;
             self.tick(now);
@@ -475,6 +490,7 @@ impl Core {
             self.pool.poll_timeout(),
             self.collector.poll_timeout(),
             self.tick_at,
+            self.receipts.poll_timeout(),
             self.seal.as_ref().map(Seal::renew_at),
         ]
         .into_iter()
@@ -502,6 +518,7 @@ impl Core {
         for handle in handles {
             self.fail_incoming(now, handle, TransferError::Closed);
         }
+        self.send_receipts(now, true);
         self.settle(now);
     }
 
@@ -604,6 +621,7 @@ impl Core {
                 };
                 self.event(Event::ClusterLost { cluster, reason });
             }
+            MemberEvent::KeyChanged { cluster, old, new } => self.key_changed(cluster, old, new),
             MemberEvent::RelayRefused { to, index, .. } => self.relay_refused(now, to, index),
             MemberEvent::State { cluster, state } => {
                 self.event(Event::ClusterState { cluster, state });

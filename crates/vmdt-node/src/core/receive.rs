@@ -251,6 +251,7 @@ impl Core {
                 }
             }
             Message::Profile { id, profile } => self.on_profile(now, id, &profile),
+            Message::Receipts { receipts } => self.on_receipts(from, &receipts),
             _ => self.stats.bad_lines += 1,
         }
     }
@@ -419,6 +420,7 @@ impl Core {
             .is_some_and(|i| i.holds(ann.message));
         if !waits {
             self.acknowledge(now, ann.sender, ann.message);
+            self.receipts.again(now, ann.sender, ann.message);
         }
     }
 
@@ -481,12 +483,16 @@ impl Core {
         index: NonZeroU8,
         octets: Bytes,
     ) {
-        let digest = match &self.seal {
-            Some(_) => super::seal::share_digest(&octets),
-            None => digest_of(&[&octets]),
+        let (whole, digest) = match &self.seal {
+            Some(_) => {
+                let (whole, digest) = super::seal::share_digest(&octets);
+                (Some(whole), digest)
+            }
+            None => (None, digest_of(&[&octets])),
         };
-        if let Err(error) = self.pool.store(now, from, message, index, octets, digest) {
-            self.tell_no_room(now, from, message, &error.to_string());
+        match self.pool.store(now, from, message, index, octets, digest) {
+            Err(error) => self.tell_no_room(now, from, message, &error.to_string()),
+            Ok(stored) => self.note_taken(now, (message, index), stored, whole),
         }
     }
 
@@ -546,6 +552,10 @@ impl Core {
     }
 
     pub(super) fn on_pool(&mut self, now: Instant, event: PoolEvent) {
+        if let PoolEvent::Stored { message, index, .. } = event {
+            self.receipts.stored(now, message, index);
+            return;
+        }
         if let PoolEvent::Offer {
             message,
             index,
@@ -680,7 +690,10 @@ impl Core {
     fn rebuild(&mut self, now: Instant, message: MessageId, shares: Vec<(NonZeroU8, Bytes)>) {
         if let Some(opened) = self.seal.as_mut().and_then(|seal| seal.open(message)) {
             return match opened {
-                Ok((position, plain)) => {
+                Ok((position, plain, manifest)) => {
+                    if position.last {
+                        self.receipts.opened(message, manifest);
+                    }
                     self.rebuilt(now, message, Some(position), plain.into());
                 }
                 // every share was genuine: it is the sender's doing
@@ -1022,6 +1035,9 @@ impl Core {
     }
 
     fn confirm_all(&mut self, now: Instant, incoming: Incoming) {
+        if let Some((Some(last), _)) = incoming.untaken.back() {
+            self.receipts.delivered(now, incoming.from, *last);
+        }
         for message in incoming
             .untaken
             .into_iter()

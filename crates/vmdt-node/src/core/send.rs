@@ -285,8 +285,9 @@ impl Core {
         };
         let identity = self.seal.as_ref().map(super::seal::Seal::identity);
         match out.spread(now, retry_after, placement, more, identity, &mut self.rng) {
-            Ok(Some(spread)) => {
+            Ok(Some(mut spread)) => {
                 out.last_problem = None;
+                self.receipts.sent(&mut spread);
                 let beyond = spread.active.len().saturating_sub(usize::from(spread.k));
                 self.stats.redundant_shares += beyond as u64;
                 for (index, carrier) in spread.placement.iter() {
@@ -374,6 +375,7 @@ impl Core {
                         continue;
                     }
                     untold.insert(holder);
+                    self.receipts.given(message, index, holder);
                     self.send_share(now, holder, parcel)
                 }
             };

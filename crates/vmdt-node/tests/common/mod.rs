@@ -22,14 +22,16 @@ use vmdt_node::core::{
     ClusterPlan, Core, CoreConfig, Event, Kind, Output, Receipt, Sealing, SinkOp, TransferError,
 };
 use vmdt_node::{ClusterId, MessageId, NodeId};
+use vmdt_rdt::{Endpoint, SessionState};
 use vmdt_seal::identity::SecretIdentity;
 use vmdt_seal::invite::{InviteTerms, Rights};
+use vmdt_seal::session::Local;
 use vmdt_seal::ticket::ServerAddress;
 use vmdt_testkit::{
     Clock, HostId, LinkConfig, Network, NetworkEvent, SimRng, StreamEnd, StreamEvent,
     StreamEventKind,
 };
-use vmdt_wire::{ClusterOptions, Packet, PacketType};
+use vmdt_wire::{ClusterOptions, FlowId, Line, LineFramer, Message, Packet, PacketType};
 
 pub const PORT: u16 = 4000;
 pub const SERVER_PORT: u16 = 8080;
@@ -75,6 +77,7 @@ pub struct Host {
     pub received: Vec<Received>,
     pub done: BTreeMap<MessageId, Result<Receipt, TransferError>>,
     pub events: Vec<Event>,
+    pub puppet: Option<Puppet>,
     port: u16,
 }
 
@@ -93,6 +96,8 @@ pub type Carriage = BTreeMap<(NodeId, NodeId, MessageId), BTreeSet<u16>>;
 pub struct World {
     /// What a reader of every datagram saw.
     pub carriage: Carriage,
+    /// Every datagram that was sent, from where and where to, where somebody records them.
+    pub recorded: Option<Vec<(SocketAddr, SocketAddr, Bytes)>>,
     pub clock: Clock,
     pub network: Network,
     pub hosts: Vec<Host>,
@@ -176,11 +181,13 @@ impl World {
                 received: Vec::new(),
                 done: BTreeMap::new(),
                 events: Vec::new(),
+                puppet: None,
                 port: 40_000,
             });
         }
         let mut world = World {
             carriage: Carriage::new(),
+            recorded: None,
             clock,
             network,
             hosts,
@@ -239,7 +246,7 @@ impl World {
     /// A cluster of all nodes; returns when it is ready for all of them.
     pub fn cluster(&mut self, n: u16, k: u16, open_peers: bool) -> ClusterId {
         if self.id(0).is_sealed() {
-            return self.sealed_cluster(n, k);
+            return self.cluster_of(self.hosts.len(), n, k);
         }
         let max_members = Some(u16::try_from(self.hosts.len()).unwrap().max(n + 1));
         let options = Some(ClusterOptions {
@@ -260,14 +267,26 @@ impl World {
             let reply = self.reply(i, request);
             assert!(matches!(reply, Ok(Reply::Joined { .. })), "{reply:?}");
         }
-        self.until_ready(cluster);
+        self.until_ready(cluster, self.hosts.len());
         cluster
     }
 
-    fn until_ready(&mut self, cluster: ClusterId) {
-        let everyone = self.hosts.len();
+    /// A cluster of profile 1.1 of the first `members` nodes.
+    pub fn cluster_of(&mut self, members: usize, n: u16, k: u16) -> ClusterId {
+        let cluster = self.sealed_cluster(members, n, k);
+        self.until_ready(cluster, members);
+        cluster
+    }
+
+    /// The key of a node of profile 1.1.
+    pub fn identity(&self, i: usize) -> SecretIdentity {
+        let seed = self.rng.fork_indexed("identity", i as u64).seed32();
+        SecretIdentity::from_seed(&seed)
+    }
+
+    fn until_ready(&mut self, cluster: ClusterId, everyone: usize) {
         self.run_until(Duration::from_secs(60), |w| {
-            w.hosts.iter().all(|h| {
+            w.hosts.iter().take(everyone).all(|h| {
                 h.core
                     .member()
                     .cluster(cluster)
@@ -278,7 +297,7 @@ impl World {
     }
 
     /// The same of profile 1.1.
-    fn sealed_cluster(&mut self, n: u16, k: u16) -> ClusterId {
+    fn sealed_cluster(&mut self, members: usize, n: u16, k: u16) -> ClusterId {
         let plan = ClusterPlan {
             k: k as u8,
             n: n as u8,
@@ -300,12 +319,11 @@ impl World {
         let ticket = self.with(0, |core, _| {
             core.invite(cluster, &terms, servers, server).unwrap()
         });
-        for i in 1..self.hosts.len() {
+        for i in 1..members {
             let request = self.with(i, |core, now| core.join_sealed(now, &ticket).unwrap());
             let reply = self.reply(i, request);
             assert!(matches!(reply, Ok(Reply::Joined { .. })), "{reply:?}");
         }
-        self.until_ready(cluster);
         cluster
     }
 
@@ -349,7 +367,10 @@ impl World {
             .hosts
             .iter()
             .filter(|h| h.alive)
-            .filter_map(|h| h.core.poll_timeout())
+            .flat_map(|h| {
+                let puppet = h.puppet.as_ref().and_then(|p| p.endpoint.poll_timeout());
+                h.core.poll_timeout().into_iter().chain(puppet)
+            })
             .chain(self.network.next_at())
             .chain(self.server.registry.poll_timeout())
             .min();
@@ -374,6 +395,13 @@ impl World {
         }
         for i in 0..self.hosts.len() {
             let host = &mut self.hosts[i];
+            if let Some(puppet) = &mut host.puppet
+                && puppet.endpoint.poll_timeout().is_some_and(|t| t <= now)
+            {
+                puppet.endpoint.handle_timeout(now);
+                self.drain(i);
+            }
+            let host = &mut self.hosts[i];
             if host.alive && host.core.poll_timeout().is_some_and(|t| t <= now) {
                 host.core.handle_timeout(now);
                 self.drain(i);
@@ -386,7 +414,11 @@ impl World {
                         && self.hosts[i].alive
                         && d.to.port() == PORT
                     {
-                        self.hosts[i].core.handle_datagram(now, d.from, d.bytes);
+                        let host = &mut self.hosts[i];
+                        match &mut host.puppet {
+                            Some(puppet) => puppet.endpoint.handle_datagram(now, d.from, d.bytes),
+                            None => host.core.handle_datagram(now, d.from, d.bytes),
+                        }
                         self.drain(i);
                     }
                 }
@@ -610,6 +642,14 @@ impl World {
                     _ => {}
                 }
             }
+            if let Some(puppet) = &mut host.puppet {
+                while host.core.poll_transmit(now, &mut buf).is_some() {}
+                puppet.collect(now);
+                while let Some(transmit) = puppet.endpoint.poll_transmit(now, &mut buf) {
+                    let bytes = Bytes::copy_from_slice(&buf);
+                    self.network.send(now, host.address, transmit.to, bytes);
+                }
+            }
             while let Some(transmit) = host.core.poll_transmit(now, &mut buf) {
                 quiet = false;
                 assert_eq!(transmit.len, buf.len());
@@ -622,6 +662,9 @@ impl World {
                         .entry((header.source, header.dest, header.flow.message))
                         .or_default()
                         .insert(header.flow.index.get() % 1000);
+                }
+                if let Some(recorded) = &mut self.recorded {
+                    recorded.push((host.address, transmit.to, bytes.clone()));
                 }
                 self.network.send(now, host.address, transmit.to, bytes);
             }
@@ -691,6 +734,13 @@ impl World {
         self.server.conns.clear();
     }
 
+    /// A fresh server at the same address.
+    pub fn restart_server(&mut self) {
+        let now = self.now();
+        self.network.bring_up(now, self.server.host);
+        self.server.registry.handle_clock(now, UNIX_MS);
+    }
+
     /// Whether no link carried k shares of a message, and no member had k except `ends`, which
     /// are the senders and receivers.
     pub fn check_privacy(&self, k: usize, ends: &[usize]) -> Result<(), String> {
@@ -729,4 +779,101 @@ fn write_out(network: &mut Network, now: Instant, pipe: &mut Pipe) -> usize {
         }
     }
     sent
+}
+
+/// A node in the hands of a test, with the key and in the place of a host: the host's own core
+/// keeps the connection to the server and is cut off from the other nodes.
+pub struct Puppet {
+    pub endpoint: Endpoint,
+    framers: BTreeMap<NodeId, LineFramer>,
+    partial: BTreeMap<(NodeId, FlowId), Vec<u8>>,
+    /// Shares that came whole: from whom, and which.
+    pub shares: Vec<(NodeId, FlowId, Bytes)>,
+    /// Control lines that came.
+    pub lines: Vec<(NodeId, Message)>,
+}
+
+impl Puppet {
+    fn collect(&mut self, now: Instant) {
+        while let Some(event) = self.endpoint.poll_event() {
+            match event {
+                vmdt_rdt::Event::Readable { peer, flow } => self.read(now, peer, flow),
+                vmdt_rdt::Event::Finished { peer, flow } => {
+                    self.read(now, peer, flow);
+                    if let Some(octets) = self.partial.remove(&(peer, flow)) {
+                        self.shares.push((peer, flow, octets.into()));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn read(&mut self, now: Instant, peer: NodeId, flow: FlowId) {
+        while let Some(octets) = self.endpoint.read(now, peer, flow) {
+            if flow == FlowId::CONTROL {
+                let framer = self.framers.entry(peer);
+                let framer = framer.or_insert_with(|| LineFramer::new(1 << 20));
+                framer.push(&octets);
+                while let Some(Ok(line)) = framer.next_line() {
+                    if let Ok(line) = Line::parse(&line) {
+                        self.lines.push((peer, line.message));
+                    }
+                }
+            } else {
+                let partial = self.partial.entry((peer, flow)).or_default();
+                partial.extend_from_slice(&octets);
+            }
+        }
+    }
+
+    /// Says something on the control flow.
+    pub fn say(&mut self, now: Instant, to: NodeId, message: Message) {
+        let line = Line::slash(message).emit().unwrap();
+        self.endpoint
+            .write(now, to, FlowId::CONTROL, line.into())
+            .unwrap();
+    }
+
+    /// Hands over a share; what can't be written is not.
+    pub fn hand(&mut self, now: Instant, to: NodeId, flow: FlowId, octets: Bytes) {
+        if self.endpoint.write(now, to, flow, octets).is_ok() {
+            let _ = self.endpoint.finish(now, to, flow);
+        }
+    }
+}
+
+impl World {
+    /// Takes a node over.
+    pub fn seize(&mut self, i: usize) {
+        let mut config = vmdt_node::core::default_transport();
+        config.set_sealing(Local::new(self.identity(i), UNIX_MS));
+        let seed = self.rng.fork_indexed("puppet", i as u64).seed32();
+        self.hosts[i].puppet = Some(Puppet {
+            endpoint: Endpoint::new(config, self.id(i), seed),
+            framers: BTreeMap::new(),
+            partial: BTreeMap::new(),
+            shares: Vec::new(),
+            lines: Vec::new(),
+        });
+    }
+
+    /// Has a node that was taken over do something.
+    pub fn puppet<T>(&mut self, i: usize, f: impl FnOnce(&mut Puppet, Instant) -> T) -> T {
+        let now = self.now();
+        let result = f(self.hosts[i].puppet.as_mut().unwrap(), now);
+        self.drain(i);
+        result
+    }
+
+    /// Opens a session of a node that was taken over with another.
+    pub fn reach(&mut self, i: usize, to: usize) {
+        let (peer, address) = (self.id(to), self.hosts[to].address);
+        self.puppet(i, |p, now| p.endpoint.connect(now, peer, address));
+        self.run_until(Duration::from_secs(30), |w| {
+            let puppet = w.hosts[i].puppet.as_ref().unwrap();
+            puppet.endpoint.state(peer) == Some(SessionState::Established)
+        })
+        .expect("a session");
+    }
 }

@@ -340,6 +340,7 @@ impl<'a> Writer<'a> {
                 self.node("client", client)?;
                 self.node("target", target)?;
             }
+            Message::Receipts { receipts } => self.binary("receipts", receipts)?,
             Message::Profile { id, profile } => {
                 self.node("id", id)?;
                 self.binary("profile", profile)?;

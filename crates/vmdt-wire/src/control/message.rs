@@ -207,6 +207,11 @@ pub enum Message {
         /// About whom.
         target: NodeId,
     },
+    /// RECEIPTS: what a holder or an addressee confirms to the sender of messages, between nodes.
+    Receipts {
+        /// The signed statements.
+        receipts: Vec<u8>,
+    },
     /// PROFILE: a client's profile, as a reply or because it is new.
     Profile {
         /// Whose.
@@ -352,6 +357,7 @@ impl Message {
             Self::Member { .. } => "MEMBER",
             Self::PutProfile { .. } => "PUT_PROFILE",
             Self::GetProfile { .. } => "GET_PROFILE",
+            Self::Receipts { .. } => "RECEIPTS",
             Self::Profile { .. } => "PROFILE",
             Self::CreateSealed { .. } => "CREATE_SEALED",
             Self::GetDescriptor { .. } => "GET_DESCRIPTOR",

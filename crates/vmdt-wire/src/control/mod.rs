@@ -45,6 +45,7 @@
 //! | PUT_PROFILE | client, profile |
 //! | GET_PROFILE | client, target |
 //! | PROFILE | id, profile |
+//! | RECEIPTS | receipts |
 //! | CREATE_SEALED | client, descriptor, membership |
 //! | GET_DESCRIPTOR | client, cluster |
 //! | DESCRIPTOR | cluster, descriptor |

@@ -301,6 +301,9 @@ fn sealed(word: &str, params: &mut Params<'_>) -> Result<Option<Message>, LineEr
             client: params.required("client")?.id()?,
             target: params.required("target")?.id()?,
         },
+        "RECEIPTS" => Message::Receipts {
+            receipts: binary(params, "receipts")?,
+        },
         "PROFILE" => Message::Profile {
             id: params.required("id")?.id()?,
             profile: binary(params, "profile")?,

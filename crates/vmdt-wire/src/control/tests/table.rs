@@ -479,6 +479,7 @@ pub(super) fn sealed() -> Vec<(Message, &'static str)> {
             Message::GetProfile { client, target },
             "GET_PROFILE/@AbCdEfGhIjKlMn0/@abcdefghijklmn_",
         ),
+        (Message::Receipts { receipts: binary() }, "RECEIPTS/_---AQ"),
         (
             Message::Profile {
                 id: target,
