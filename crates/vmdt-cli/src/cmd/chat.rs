@@ -20,6 +20,7 @@ use crate::net::who::Who;
 use crate::net::{ClusterId, Peer};
 use crate::out::Out;
 use crate::rendezvous::entrance::{Given, is_ticket};
+use crate::rendezvous::online::Online;
 use crate::rendezvous::opener::{Opened, Opener, always};
 use crate::rendezvous::{Invitation, Key, Purpose};
 use crate::settings::Settings;
@@ -128,7 +129,11 @@ pub(crate) async fn run(args: ChatArgs, settings: &Settings, out: &Out) -> Outco
         };
         let invitations = always(invitation.encode());
         let discovery = super::discovery_port(settings);
-        Some(Opener::start(settings.bind(), None, invitations, discovery).await?)
+        let online = (local.is_none() && !open).then(|| Online {
+            node: link.node.clone(),
+            again: true,
+        });
+        Some(Opener::start(settings.bind(), None, invitations, discovery, online).await?)
     } else {
         None
     };
@@ -205,8 +210,8 @@ impl Chat {
             tokio::select! {
                 () = stop::asked() => break,
                 opened = opened => {
-                    if let Opened::Voided { by, key } = opened {
-                        self.printer.print(format!("somebody at {} tried a wrong code; the code is now {}", by.ip(), key.code)).await;
+                    if let Opened::Renewed { why, key } = opened {
+                        self.printer.print(format!("{why}: {}", key.code)).await;
                     }
                 }
                 line = console.lines.recv(), if open => match line {
