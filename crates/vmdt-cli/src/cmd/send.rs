@@ -469,6 +469,7 @@ impl Sending<'_> {
             early: Default::default(),
             source: Arc::clone(&self.source),
             streams: self.mode.streams,
+            fixed: self.mode.name == ModeName::Parallel,
             tally: tally.clone(),
         };
         let shared = tally.clone();

@@ -146,9 +146,17 @@ mod tests {
         assert!(digests(&path, &entry(9)).unwrap().is_empty(), "not there");
         fs::write(&path, vec![7; 2 * CHUNK + 5]).unwrap();
         let of = |size| digests(&path, &entry(size)).unwrap();
-        assert_eq!(of(2 * CHUNK as u64 + 5).len(), 3, "the last one may be short");
+        assert_eq!(
+            of(2 * CHUNK as u64 + 5).len(),
+            3,
+            "the last one may be short"
+        );
         assert_eq!(of(3 * CHUNK as u64).len(), 2, "a piece of a chunk is none");
-        assert_eq!(of(CHUNK as u64).len(), 1, "what is beyond the end is not looked at");
+        assert_eq!(
+            of(CHUNK as u64).len(),
+            1,
+            "what is beyond the end is not looked at"
+        );
         let stream = Entry {
             kind: Kind::Stream,
             ..entry(0)

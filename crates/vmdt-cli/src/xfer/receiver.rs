@@ -24,7 +24,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// The most pages of an offer.
 const MAX_PAGES: u32 = 4096;
 /// Frames that wait for the disk.
-const QUEUE: usize = 4;
+const QUEUE: usize = 2;
+/// Octets that sessions without content bring, at most, within the patience for a silent sender.
+const KEEP_ALIVES: u64 = 16 * 1024;
 /// How often the paths are asked for their figures.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 
@@ -170,6 +172,7 @@ impl Session<'_> {
         written: &mut mpsc::Receiver<Written>,
     ) -> Outcome<Saved> {
         let mut last = instant();
+        let mut brought = 0;
         let mut sampled = tokio::time::interval(SAMPLE_EVERY);
         let mut waiting: Option<Vec<Record>> = None;
         loop {
@@ -200,6 +203,15 @@ impl Session<'_> {
                 _ = sampled.tick() => {
                     let paths = self.link.paths().await;
                     self.tally.sample(&paths);
+                    // a chunk may take longer than a person's patience on a slow way
+                    let now: u64 = paths.iter().map(|path| path.stats.octets_received).sum();
+                    if now.saturating_sub(brought) > KEEP_ALIVES {
+                        last = instant();
+                    }
+                    // a session that began anew counts from nothing
+                    if now.abs_diff(brought) > KEEP_ALIVES {
+                        brought = now;
+                    }
                 }
                 () = silence => return Err(silent(self.peer, self.patience)),
             }

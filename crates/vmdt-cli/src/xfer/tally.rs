@@ -204,6 +204,11 @@ impl Tally {
         }
     }
 
+    /// Octets that the paths hold, as last measured.
+    pub(crate) fn window(&self) -> u64 {
+        self.state().samples.last().map_or(0, |sample| sample.cwnd)
+    }
+
     /// Takes the bar away.
     pub(crate) fn clear(&self) {
         if let Some(bar) = self.state().bar.take() {

@@ -16,6 +16,7 @@ mod config;
 mod envelope;
 mod event;
 mod incoming;
+mod limits;
 mod links;
 mod open;
 mod outgoing;
@@ -51,6 +52,7 @@ pub use config::{
 };
 pub use envelope::{DIGEST_LEN, Envelope, EnvelopeError, Kind, MAX_ENVELOPE, MAX_NAME};
 pub use event::{Carried, Event, Paths, Progress, Receipt, TransferError};
+pub use limits::SendOptions;
 pub use open::PeerConn;
 pub use placement::{
     Candidate, Carrier, Carriers, Explanation, Placement, PlacementError, Quality,
@@ -198,6 +200,7 @@ pub struct Core {
     peers: BTreeMap<NodeId, Peer>,
     /// Peers whose next share waits until the transport has sent most of the one before.
     held_back: BTreeSet<NodeId>,
+    limits: limits::Limits,
     /// Octets of shares that are arriving from all peers.
     arriving: usize,
     outgoing: BTreeMap<MessageId, Outgoing>,
@@ -276,6 +279,7 @@ impl Core {
             config,
             peers: BTreeMap::new(),
             held_back: BTreeSet::new(),
+            limits: limits::Limits::default(),
             arriving: 0,
             outgoing: BTreeMap::new(),
             spreads: BTreeMap::new(),
@@ -433,6 +437,9 @@ impl Core {
         {
             self.renew_profile(now);
         }
+        if self.limits.is_due(now) {
+            self.pump_limited(now);
+        }
         if self.tick_at.is_some_and(|t| t <= now) {
             self.tick_at = None;
             self.tick(now);
@@ -475,6 +482,7 @@ impl Core {
             self.pool.poll_timeout(),
             self.collector.poll_timeout(),
             self.tick_at,
+            self.limits.poll_timeout(),
             self.seal.as_ref().map(Seal::renew_at),
         ]
         .into_iter()
