@@ -15,6 +15,7 @@ use rustyline::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::failure::{Failure, Outcome};
+use crate::tui::Shown;
 
 /// Lines that wait to be acted on or printed. Beyond it whoever brings more waits.
 const QUEUE: usize = 256;
@@ -130,6 +131,26 @@ impl Console {
             printer: Printer { lines },
             lines: read,
             interactive,
+            printed,
+        })
+    }
+
+    /// Fills the screen of the terminal.
+    ///
+    /// # Errors
+    /// When there is no terminal, or it can't be used.
+    pub(crate) fn full_screen(shown: Shown, commands: &[&str]) -> Outcome<Console> {
+        if !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
+            return Err(Failure::usage("--tui needs a terminal to fill").hint("leave it out"));
+        }
+        let (lines, to_print) = mpsc::channel(QUEUE);
+        let (typed, read) = mpsc::channel(QUEUE);
+        let (done, printed) = oneshot::channel();
+        crate::tui::start(shown, commands, to_print, typed, done)?;
+        Ok(Console {
+            printer: Printer { lines },
+            lines: read,
+            interactive: true,
             printed,
         })
     }

@@ -101,7 +101,7 @@ impl Failure {
     }
 
     pub(crate) fn interrupted() -> Failure {
-        Failure::new(Exit::Interrupted, "interrupted")
+        Failure::new(Exit::Interrupted, "stopped")
     }
 
     /// What the system said about a file, in words a person can act on.

@@ -15,6 +15,7 @@ mod state;
 mod stats;
 mod stop;
 mod text;
+mod tui;
 mod xfer;
 
 use std::process::ExitCode;

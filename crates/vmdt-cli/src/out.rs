@@ -153,36 +153,34 @@ impl Out {
             );
             return;
         }
-        self.stderr(&format!(
-            "{} {}",
-            self.red("error:"),
+        // who pressed Ctrl-C knows that it is no error
+        let what = if failure.exit == Exit::Interrupted {
             printable(&failure.message)
-        ));
+        } else {
+            format!("{} {}", self.red("error:"), printable(&failure.message))
+        };
+        self.stderr(&what);
         if let Some(hint) = &failure.hint {
             self.stderr(&format!("  {}", printable(hint)));
         }
     }
 
-    /// A question to the person; `--yes` answers it, and so does a missing terminal, with no.
+    /// A question to the person at the terminal, which an empty line answers with yes. Blocks.
     pub(crate) fn confirm(&self, question: &str) -> Outcome<bool> {
-        if self.yes {
-            return Ok(true);
-        }
-        if !std::io::stdin().is_terminal() {
-            return Ok(false);
-        }
         self.bars.suspend(|| {
-            eprint!("{question} [y/N] ");
+            eprint!("{question} [Y/n] ");
             let _ = std::io::stderr().flush();
             let mut answer = String::new();
-            std::io::stdin()
+            let read = std::io::stdin()
                 .lock()
                 .read_line(&mut answer)
                 .map_err(|e| Failure::failed(format!("no answer could be read: {e}")))?;
-            Ok(matches!(
-                answer.trim().to_ascii_lowercase().as_str(),
-                "y" | "yes"
-            ))
+            // a terminal that was closed has not agreed
+            Ok(read > 0
+                && matches!(
+                    answer.trim().to_ascii_lowercase().as_str(),
+                    "" | "y" | "yes"
+                ))
         })
     }
 

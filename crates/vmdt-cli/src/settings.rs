@@ -192,6 +192,18 @@ pub(crate) const KEYS: &[Key] = &[
         about: "AIMD: largest window, KiB",
     },
     Key {
+        name: "aimd_timeout",
+        default: "true",
+        check: flag,
+        about: "AIMD: take what is overdue for lost",
+    },
+    Key {
+        name: "aimd_dupack",
+        default: "true",
+        check: flag,
+        about: "AIMD: take what later packets overtook for lost",
+    },
+    Key {
         name: "priority",
         default: "normal",
         check: priority,

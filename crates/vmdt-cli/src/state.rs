@@ -1,4 +1,5 @@
-//! What is kept between runs: codes of unfinished sends, and receipts.
+//! What is kept between runs: codes of unfinished sends, invitations of unfinished receives, and
+//! receipts.
 //!
 //! Everything lies in the state directory, readable by its owner only, and may be deleted at any
 //! time.
@@ -7,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::unix_seconds;
@@ -14,7 +16,7 @@ use crate::failure::{Failure, Outcome};
 use crate::net::link::Carried;
 use crate::settings::state_dir;
 
-/// How long an unfinished send is remembered.
+/// How long an unfinished send or receive is remembered.
 const REMEMBERED: u64 = 7 * 86_400;
 /// The most receipts that are kept; beyond it the older half goes.
 const MAX_RECEIPTS: usize = 10_000;
@@ -26,10 +28,23 @@ const MAX_LINE: u64 = 64 * 1024;
 pub(crate) struct Unfinished {
     pub(crate) code: String,
     pub(crate) port: u16,
-    pub(crate) since: u64,
 }
 
-/// The memory of one send.
+/// A receive by a code that the server has used up, and that has not ended. It holds a secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entered {
+    pub(crate) invitation: String,
+}
+
+/// What is remembered, and since when.
+#[derive(Serialize, Deserialize)]
+struct Kept<T> {
+    since: u64,
+    #[serde(flatten)]
+    what: T,
+}
+
+/// The memory of one send or receive.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory {
     path: PathBuf,
@@ -50,15 +65,25 @@ impl Memory {
         }
     }
 
-    pub(crate) fn recall(&self) -> Option<Unfinished> {
-        let text = fs::read_to_string(&self.path).ok()?;
-        let unfinished: Unfinished = serde_json::from_str(&text).ok()?;
-        (unix_seconds().saturating_sub(unfinished.since) < REMEMBERED).then_some(unfinished)
+    /// Of a receive by this code.
+    pub(crate) fn of_code(code: &str) -> Memory {
+        let digest = blake3::derive_key("vmdt receive 1 code", code.as_bytes());
+        let name = crate::text::hex(&digest);
+        Memory {
+            path: state_dir().join("receives").join(name + ".json"),
+        }
     }
 
-    /// Remembers; without a place to, the send works all the same.
-    pub(crate) fn keep(&self, unfinished: &Unfinished) {
-        if let Ok(text) = serde_json::to_string(unfinished) {
+    pub(crate) fn recall<T: DeserializeOwned>(&self) -> Option<T> {
+        let text = fs::read_to_string(&self.path).ok()?;
+        let kept: Kept<T> = serde_json::from_str(&text).ok()?;
+        (unix_seconds().saturating_sub(kept.since) < REMEMBERED).then_some(kept.what)
+    }
+
+    /// Remembers; without a place to, everything else works all the same.
+    pub(crate) fn keep<T: Serialize>(&self, what: T) {
+        let since = unix_seconds();
+        if let Ok(text) = serde_json::to_string(&Kept { since, what }) {
             let _ = write_private(&self.path, text.as_bytes());
         }
     }

@@ -306,7 +306,7 @@ fn a_person_at_a_terminal_is_asked_sees_a_bar_and_can_say_no() {
         };
         wait_for("Code:");
         writer.write_all(format!("{code}\r").as_bytes()).unwrap();
-        wait_for("Receive x (1 file, 2.0 MB)? [y/N]");
+        wait_for("Receive x (1 file, 2.0 MB)? [Y/n]");
         writer.write_all(answer.as_bytes()).unwrap();
         wait_for(if exit == 0 {
             "received 2.0 MB"

@@ -11,6 +11,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use tokio::net::{TcpListener, UdpSocket, lookup_host};
 use tokio::sync::{Mutex, mpsc, watch};
+use vmdt_rdt::RateLimit;
 use vmdt_seal::identity::{PublicIdentity, SecretIdentity};
 use vmdt_seal::keyfile::{self, KeyFileError};
 use vmdt_seal::ticket::{MAX_SERVERS as MAX_TICKET_SERVERS, ServerAddress, Ticket};
@@ -67,6 +68,7 @@ pub struct NodeBuilder {
     min_distinct_networks: u8,
     operators: BTreeMap<NodeId, String>,
     transport: Option<vmdt_rdt::Config>,
+    rate_limit: Option<RateLimit>,
 }
 
 impl Default for NodeBuilder {
@@ -93,6 +95,7 @@ impl Default for NodeBuilder {
             min_distinct_networks: 0,
             operators: BTreeMap::new(),
             transport: None,
+            rate_limit: None,
         }
     }
 }
@@ -272,6 +275,13 @@ impl NodeBuilder {
         self
     }
 
+    /// The most that this node sends; see [`CoreConfig::set_rate_limit`].
+    #[must_use]
+    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.rate_limit = Some(limit);
+        self
+    }
+
     /// Loses this fraction of the datagrams that leave this node, on purpose: for demonstrations
     /// and tests. The seed makes the losses repeatable for one order of datagrams.
     #[must_use]
@@ -383,7 +393,8 @@ impl NodeBuilder {
             .set_allow_relay(self.allow_relay)
             .set_allow_open_peers(self.allow_open_peers)
             .set_allow_direct(self.allow_direct)
-            .set_min_distinct_networks(self.min_distinct_networks);
+            .set_min_distinct_networks(self.min_distinct_networks)
+            .set_rate_limit(self.rate_limit);
         if let Some(fraction) = self.hedging {
             config.set_hedging(fraction);
         }

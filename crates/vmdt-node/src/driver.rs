@@ -17,7 +17,8 @@ use vmdt_control::{MemberOutput, Reply, Request, RequestError, RequestId};
 use vmdt_wire::{MessageId, NodeId};
 
 use crate::core::{
-    ClusterError, Core, Event, Kind, Output, PeerConn, Progress, Receipt, SinkOp, TransferError,
+    ClusterError, Core, Event, Kind, Output, PeerConn, Progress, Receipt, SendOptions, SinkOp,
+    TransferError,
 };
 use crate::files::{PartFile, SourceFile};
 use crate::handle::{ClusterStatus, MemberStatus, PathReport};
@@ -63,6 +64,7 @@ pub(crate) enum Command {
     Send {
         to: NodeId,
         content: Content,
+        options: SendOptions,
         reply: oneshot::Sender<Result<Started, TransferError>>,
     },
     Cancel(MessageId),
@@ -662,8 +664,13 @@ impl State {
                 }
             }
             Command::With(act) => act(&mut self.core, now()),
-            Command::Send { to, content, reply } => {
-                let result = self.begin(to, content);
+            Command::Send {
+                to,
+                content,
+                options,
+                reply,
+            } => {
+                let result = self.begin(to, content, options);
                 let _ = reply.send(result);
             }
             Command::Cancel(transfer) => self.core.cancel(now(), transfer),
@@ -685,12 +692,19 @@ impl State {
         }
     }
 
-    fn begin(&mut self, to: NodeId, content: Content) -> Result<Started, TransferError> {
+    fn begin(
+        &mut self,
+        to: NodeId,
+        content: Content,
+        options: SendOptions,
+    ) -> Result<Started, TransferError> {
         let (kind, name, total) = match &content {
             Content::Octets(octets) => (Kind::Octets, String::new(), octets.len() as u64),
             Content::File(file) => (Kind::File, file.name(), file.size()),
         };
-        let id = self.core.send(now(), to, kind, &name, Some(total))?;
+        let id = self
+            .core
+            .send_with(now(), to, kind, &name, Some(total), options)?;
         let progress = Progress::of(total);
         let (progress, watch) = watch::channel(progress);
         let (done, result) = oneshot::channel();

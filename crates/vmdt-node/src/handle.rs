@@ -20,7 +20,7 @@ use crate::builder::NodeBuilder;
 use crate::code::CodeFailure;
 use crate::core::{
     ClusterError, ClusterPlan, ConfigError, Core, CoreStats, Event, Explanation, KeyChange,
-    PeerReport, PetnameError, SignedReceipts, TransferError,
+    PeerReport, PetnameError, SendOptions, SignedReceipts, TransferError,
 };
 use crate::driver::{Command, Content};
 use crate::files::SourceFile;
@@ -609,9 +609,20 @@ impl Node {
         )
     }
 
-    async fn start(&self, to: NodeId, content: Content) -> Result<Sending, NodeError> {
+    async fn start(
+        &self,
+        to: NodeId,
+        content: Content,
+        options: SendOptions,
+    ) -> Result<Sending, NodeError> {
         let (reply, answer) = oneshot::channel();
-        self.command(Command::Send { to, content, reply }).await?;
+        let command = Command::Send {
+            to,
+            content,
+            options,
+            reply,
+        };
+        self.command(command).await?;
         let started = answer.await.map_err(|_| NodeError::Closed)??;
         Ok(Sending::new(started, self.inner.commands.clone()))
     }
@@ -626,7 +637,23 @@ impl Node {
     /// When the future is dropped the message may be on its way all the same.
     pub async fn send(&self, to: NodeId, message: impl AsRef<[u8]>) -> Result<Sending, NodeError> {
         let octets = Bytes::copy_from_slice(message.as_ref());
-        self.start(to, Content::Octets(octets)).await
+        self.send_with(to, octets, SendOptions::new()).await
+    }
+
+    /// As [`send`](Self::send), with options, and without copying.
+    ///
+    /// # Errors
+    /// [`NodeError::Transfer`] when it can't begin.
+    ///
+    /// # Cancel safety
+    /// As for [`send`](Self::send).
+    pub async fn send_with(
+        &self,
+        to: NodeId,
+        message: Bytes,
+        options: SendOptions,
+    ) -> Result<Sending, NodeError> {
+        self.start(to, Content::Octets(message), options).await
     }
 
     /// Sends a file to a member. It is read as it goes: memory does not grow with it.
@@ -642,12 +669,28 @@ impl Node {
         to: NodeId,
         path: impl AsRef<Path>,
     ) -> Result<Sending, NodeError> {
+        self.send_path_with(to, path, SendOptions::new()).await
+    }
+
+    /// As [`send_path`](Self::send_path), with options.
+    ///
+    /// # Errors
+    /// As for [`send_path`](Self::send_path).
+    ///
+    /// # Cancel safety
+    /// As for [`send`](Self::send).
+    pub async fn send_path_with(
+        &self,
+        to: NodeId,
+        path: impl AsRef<Path>,
+        options: SendOptions,
+    ) -> Result<Sending, NodeError> {
         let path = path.as_ref().to_owned();
         let file = tokio::task::spawn_blocking(move || SourceFile::open(&path))
             .await
             .map_err(|_| NodeError::Closed)?
             .map_err(NodeError::File)?;
-        self.start(to, Content::File(file)).await
+        self.start(to, Content::File(file), options).await
     }
 
     /// What happens at this node, in order. All handles share one queue of 1,024 events: each

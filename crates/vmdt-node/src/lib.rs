@@ -73,7 +73,8 @@ mod socket;
 pub use crate::core::{
     Ban, Carried, Carrier, ClusterError, ConfigError, Confirmed, CoreConfig, CoreStats, Event,
     Evidence, Explanation, Health, HedgeReport, KeyChange, Paths, PeerReport, PetnameError,
-    PlacementError, Progress, Receipt, SignedReceipts, SignedSegment, SignedShare, TransferError,
+    PlacementError, Progress, Receipt, SendOptions, SignedReceipts, SignedSegment, SignedShare,
+    TransferError,
 };
 pub use builder::NodeBuilder;
 pub use code::{CODE_MAX_LEN, CodeFailure, CodeOffer};
@@ -83,7 +84,7 @@ pub use handle::{
 };
 pub use sending::{ProgressStream, Sending};
 pub use vmdt_control::{RegistryConfig, RegistryEvent};
-pub use vmdt_rdt::{Config as TransportConfig, PathStats};
+pub use vmdt_rdt::{Config as TransportConfig, LossDetection, PathStats, Priority, RateLimit};
 pub use vmdt_seal::{self as seal, code::Code, identity::SecretIdentity, ticket::Ticket};
 pub use vmdt_server::{Server, ServerBuilder, ServerError};
 pub use vmdt_wire::{ClusterEntry, ClusterId, MemberState, MessageId, NodeId};

@@ -176,7 +176,7 @@ pub use ecn::EcnCodepoint;
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, WriteError};
 pub use event::{CODE_FALSE_ACK, CloseReason, Event, Transmit};
-pub use limiter::RateLimit;
+pub use limiter::{RateLimit, TokenBucket};
 #[cfg(feature = "qlog")]
 pub use qlog::QlogRecord;
 pub use send_flow::Priority;

@@ -60,8 +60,21 @@ impl RateLimit {
 }
 
 /// A [`RateLimit`] at work. What leaves regardless of it (probes, retransmissions) is owed.
+///
+/// ```
+/// # #![allow(clippy::disallowed_methods)]
+/// use std::time::{Duration, Instant};
+/// use vmdt_rdt::{RateLimit, TokenBucket};
+///
+/// let now = Instant::now();
+/// let mut bucket = TokenBucket::new(now, RateLimit::new(4096, 1000)?);
+/// assert_eq!(bucket.delay(now, 4096), None);
+/// bucket.take(4096);
+/// assert_eq!(bucket.delay(now, 1000), Some(now + Duration::from_secs(1)));
+/// # Ok::<(), vmdt_rdt::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
-pub(crate) struct TokenBucket {
+pub struct TokenBucket {
     limit: RateLimit,
     tokens: i64,
     filled_at: Instant,
@@ -69,7 +82,8 @@ pub(crate) struct TokenBucket {
 
 impl TokenBucket {
     /// A full bucket.
-    pub(crate) fn new(now: Instant, limit: RateLimit) -> Self {
+    #[must_use]
+    pub fn new(now: Instant, limit: RateLimit) -> Self {
         Self {
             limit,
             tokens: limit.bucket.cast_signed(),
@@ -99,8 +113,9 @@ impl TokenBucket {
         }
     }
 
-    /// `None` when `octets` (at most a bucket) may leave now, else when to ask again.
-    pub(crate) fn delay(&mut self, now: Instant, octets: u64) -> Option<Instant> {
+    /// `None` when `octets` may leave now (more than a bucket: when it is full), else when to ask
+    /// again, at the latest.
+    pub fn delay(&mut self, now: Instant, octets: u64) -> Option<Instant> {
         let wanted = octets.min(self.limit.bucket).cast_signed();
         if self.tokens < wanted {
             self.refill(now);
@@ -118,8 +133,8 @@ impl TokenBucket {
         )
     }
 
-    /// Takes what left.
-    pub(crate) fn take(&mut self, octets: u64) {
+    /// Takes what left. It may be more than there is: the rest is owed.
+    pub fn take(&mut self, octets: u64) {
         self.tokens = self.tokens.saturating_sub_unsigned(octets);
     }
 }

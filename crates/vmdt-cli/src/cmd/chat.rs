@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use vmdt_node::Event;
 
 use super::serve::describe;
+use super::transfers;
 use crate::cli::ChatArgs;
 use crate::console::{Console, Printer};
 use crate::failure::{Failure, Outcome};
@@ -20,11 +21,14 @@ use crate::net::who::Who;
 use crate::net::{ClusterId, Peer};
 use crate::out::Out;
 use crate::rendezvous::entrance::{Given, is_ticket};
+use crate::rendezvous::online::Online;
 use crate::rendezvous::opener::{Opened, Opener, always};
 use crate::rendezvous::{Invitation, Key, Purpose};
 use crate::settings::Settings;
 use crate::stop;
 use crate::text::{octets, printable};
+use crate::tui::Shown;
+use crate::tui::view::{MemberRow, PathRow};
 use crate::xfer::wire::Message;
 
 const COMMANDS: &[&str] = &[
@@ -41,6 +45,8 @@ const HELP: &[&str] = &[
 ];
 /// Texts for one member that wait to be delivered.
 const BACKLOG: usize = 100;
+/// How often a full screen is looked after.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long the end waits for what is on its way.
 const FINISH: Duration = Duration::from_secs(5);
 
@@ -56,11 +62,8 @@ enum Room {
 /// Runs the chat.
 pub(crate) async fn run(args: ChatArgs, settings: &Settings, out: &Out) -> Outcome<()> {
     stop::listen();
-    if args.tui {
-        return Err(
-            Failure::usage("the full-screen view is not part of this version")
-                .hint("leave out --tui"),
-        );
+    if args.tui && out.is_json() {
+        return Err(Failure::usage("--tui and --json don't go together"));
     }
     if !(2..=args.n).contains(&args.k) {
         return Err(Failure::usage(format!(
@@ -128,7 +131,11 @@ pub(crate) async fn run(args: ChatArgs, settings: &Settings, out: &Out) -> Outco
         };
         let invitations = always(invitation.encode());
         let discovery = super::discovery_port(settings);
-        Some(Opener::start(settings.bind(), None, invitations, discovery).await?)
+        let online = (local.is_none() && !open).then(|| Online {
+            node: link.node.clone(),
+            again: true,
+        });
+        Some(Opener::start(settings.bind(), None, invitations, discovery, online).await?)
     } else {
         None
     };
@@ -145,8 +152,21 @@ pub(crate) async fn run(args: ChatArgs, settings: &Settings, out: &Out) -> Outco
     if let Some(opener) = &opener {
         show(out, &opener.key, line.as_deref());
     }
-    let console = Console::start("> ", COMMANDS, None)?;
+    let shown = args.tui.then(Shown::default);
+    let console = match &shown {
+        Some(shown) => {
+            let title = opener.as_ref().map_or_else(
+                || "vmdt chat".to_owned(),
+                |o| format!("vmdt chat {}", o.key.code),
+            );
+            shown.update(|board| board.title = title);
+            Console::full_screen(shown.clone(), COMMANDS)?
+        }
+        None => Console::start("> ", COMMANDS, None)?,
+    };
     let chat = Chat {
+        own,
+        shown,
         printer: console.printer.clone(),
         out: out.clone(),
         link,
@@ -177,6 +197,10 @@ fn show(out: &Out, key: &Key, ticket: Option<&str>) {
 }
 
 struct Chat {
+    /// What this node is called.
+    own: String,
+    /// What fills the screen, where it is filled.
+    shown: Option<Shown>,
     printer: Printer,
     out: Out,
     link: Link,
@@ -195,6 +219,7 @@ impl Chat {
     async fn run(mut self, mut console: Console) -> Outcome<()> {
         self.announce().await;
         let mut open = true;
+        let mut looked = tokio::time::interval(LOOK);
         loop {
             let opened = async {
                 match &mut self.opener {
@@ -205,8 +230,11 @@ impl Chat {
             tokio::select! {
                 () = stop::asked() => break,
                 opened = opened => {
-                    if let Opened::Voided { by, key } = opened {
-                        self.printer.print(format!("somebody at {} tried a wrong code; the code is now {}", by.ip(), key.code)).await;
+                    if let Opened::Renewed { why, key } = opened {
+                        if let Some(shown) = &self.shown {
+                            shown.update(|board| board.title = format!("vmdt chat {}", key.code));
+                        }
+                        self.printer.print(format!("{why}: {}", key.code)).await;
                     }
                 }
                 line = console.lines.recv(), if open => match line {
@@ -225,6 +253,7 @@ impl Chat {
                     None => break,
                 },
                 Some(_) = self.sending.join_next() => {}
+                _ = looked.tick(), if self.shown.is_some() => self.look().await,
             }
             if !self.held.is_empty() && !self.present().await.is_empty() {
                 for line in std::mem::take(&mut self.held) {
@@ -247,6 +276,42 @@ impl Chat {
         drop(self.printer);
         console.finish().await;
         Ok(())
+    }
+
+    /// Shows members, paths and shares as they are now.
+    async fn look(&self) {
+        let Some(shown) = &self.shown else { return };
+        let (names, status) = (self.link.names().await, self.link.status().await.ok());
+        let (paths, shares) = (self.link.paths().await, self.link.shares().await);
+        let own = self.link.id();
+        let mut members = vec![MemberRow {
+            name: self.own.clone(),
+            state: "you",
+        }];
+        let others = status.iter().flat_map(|status| &status.members);
+        members.extend(others.filter(|m| m.id != own).map(|m| MemberRow {
+            name: names.show(m.id),
+            state: if m.present { "here" } else { "away" },
+        }));
+        let paths = paths
+            .into_iter()
+            .map(|path| PathRow {
+                who: names
+                    .name(path.peer)
+                    .map_or_else(|| path.peer.to_string(), str::to_owned),
+                round_trip: path.stats.srtt,
+                loss: path.stats.packets_lost as f64 / path.stats.packets_sent.max(1) as f64,
+                sent: path.stats.octets_sent,
+            })
+            .collect();
+        shown.update(|board| {
+            board.members = members;
+            board.paths = paths;
+            board.shares = shares;
+            if let Some(status) = &status {
+                board.shares_of = (status.n, status.k);
+            }
+        });
     }
 
     /// The others, once messages can be sent.
@@ -443,14 +508,16 @@ impl Chat {
                 return;
             }
         };
-        let (messenger, printer, path) = (
+        let (messenger, printer, path, board) = (
             self.link.messenger(),
             self.printer.clone(),
             path.trim().to_owned(),
+            self.shown.clone(),
         );
         self.sending.spawn(async move {
             let shown = printable(&path);
-            let line = match messenger.send_file(peer, std::path::Path::new(&path)).await {
+            let sent = transfers::send(&messenger, peer, &path, board.as_ref()).await;
+            let line = match sent {
                 Ok(receipt) => format!("{peer} has {shown} ({})", octets(receipt.octets)),
                 Err(failure) => format!(
                     "{shown} did not reach {peer}: {}",
@@ -496,10 +563,15 @@ impl Chat {
                 return;
             }
             Happened::Other(Event::Member { id, .. }) if id == self.link.id() => return,
-            Happened::Other(event) => match describe(&event, &self.link.names().await) {
-                Some(line) => line,
-                None => return,
-            },
+            Happened::Other(event) => {
+                if let Some(shown) = &self.shown {
+                    transfers::arrives(shown, &event);
+                }
+                match describe(&event, &self.link.names().await) {
+                    Some(line) => line,
+                    None => return,
+                }
+            }
         };
         self.printer.print(line).await;
         self.announce().await;

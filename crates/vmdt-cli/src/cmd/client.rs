@@ -55,8 +55,10 @@ const HELP: &[&str] = &[
     "health-check HOST PORT   see whether a server answers there",
     "reconnect SERVER         go to another server, vmdt://KEY@HOST:PORT, or to the same one again;",
     "                         reconnect HOST PORT for one whose key is known",
-    "set-mode MODE            normal, aimd, parallel, …: holds from the next reconnect",
-    "congestion window|min-window|max-window KIB   AIMD windows: hold from the next reconnect",
+    "set-mode MODE [OPTION]   normal, token-bucket RATE, aimd, qos PRIORITY, parallel STREAMS,",
+    "                         multicast: holds from the next reconnect",
+    "congestion window|min-window|max-window KIB, congestion timeout|dupack on|off",
+    "                         AIMD windows and detections: hold from the next reconnect",
     "help                     this",
     "quit                     end (also exit, Ctrl-D, Ctrl-C)",
 ];
@@ -64,20 +66,38 @@ const HELP: &[&str] = &[
 /// What was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Command {
-    Create { n: u8, k: u8 },
+    Create {
+        n: u8,
+        k: u8,
+    },
     List,
     Join(String),
     Ticket,
     Leave,
     Status,
     Members,
-    Send { to: String, text: String },
-    SendFile { to: String, path: String },
+    Send {
+        to: String,
+        text: String,
+    },
+    SendFile {
+        to: String,
+        path: String,
+    },
     Peers,
-    Check { host: String, port: u16 },
+    Check {
+        host: String,
+        port: u16,
+    },
     Reconnect(String),
-    SetMode(String),
-    Congestion { what: String, value: String },
+    SetMode {
+        mode: String,
+        option: Option<String>,
+    },
+    Congestion {
+        what: String,
+        value: String,
+    },
     Help,
     Quit,
     Wrong(String),
@@ -143,14 +163,21 @@ impl Command {
                     |host, port| Command::Reconnect(format!("{host}:{port}")),
                 ),
             },
-            "set-mode" if words.len() == 1 => Command::SetMode(rest.to_owned()),
-            "set-mode" => wrong("set-mode normal|token-bucket|aimd|qos|parallel|multicast"),
+            "set-mode" => match words.as_slice() {
+                [mode, option @ ..] if option.len() < 2 => Command::SetMode {
+                    mode: (*mode).to_owned(),
+                    option: option.first().map(|option| (*option).to_owned()),
+                },
+                _ => wrong(
+                    "set-mode normal | token-bucket RATE | aimd | qos PRIORITY | parallel STREAMS | multicast",
+                ),
+            },
             "congestion" => match words.as_slice() {
                 [what, value] => Command::Congestion {
                     what: (*what).to_owned(),
                     value: (*value).to_owned(),
                 },
-                _ => wrong("congestion window|min-window|max-window KIB"),
+                _ => wrong("congestion window|min-window|max-window KIB, or timeout|dupack on|off"),
             },
             "help" | "?" => Command::Help,
             "quit" | "exit" => Command::Quit,
@@ -336,25 +363,24 @@ impl Client {
             }
             Command::Check { host, port } => self.check(&host, port).await?,
             Command::Reconnect(server) => self.reconnect(&server).await?,
-            Command::SetMode(mode) => {
-                self.settings.set("default_mode", mode, Source::Flag)?;
-                self.apply_mode()?
-            }
+            Command::SetMode { mode, option } => self.set_mode(mode, option)?,
             Command::Congestion { what, value } => {
                 let key = match what.as_str() {
                     "window" => "aimd_window",
                     "min-window" => "aimd_min_window",
                     "max-window" => "aimd_max_window",
-                    "timeout" | "dupack" => {
-                        return Err(Failure::usage(
-                            "switching off a detection of loss is a setting that this node's transport does not offer to programs",
-                        ));
-                    }
+                    "timeout" => "aimd_timeout",
+                    "dupack" => "aimd_dupack",
                     _ => {
                         return Err(Failure::usage(
-                            "usage: congestion window|min-window|max-window KIB",
+                            "usage: congestion window|min-window|max-window KIB, or timeout|dupack on|off",
                         ));
                     }
+                };
+                let value = match value.as_str() {
+                    "on" => "true".to_owned(),
+                    "off" => "false".to_owned(),
+                    _ => value,
                 };
                 self.settings.set(key, value, Source::Flag)?;
                 self.apply_mode()?
@@ -385,6 +411,20 @@ impl Client {
                 Ok(id.to_string())
             }
         }
+    }
+
+    fn set_mode(&mut self, mode: String, option: Option<String>) -> Outcome<String> {
+        if let Some(option) = option {
+            let key = match mode.parse().map_err(Failure::usage)? {
+                ModeName::TokenBucket => "rate",
+                ModeName::Qos => "priority",
+                ModeName::Parallel => "parallel_threads",
+                name => return Err(Failure::usage(format!("mode {name} takes no option"))),
+            };
+            self.settings.set(key, option, Source::Flag)?;
+        }
+        self.settings.set("default_mode", mode, Source::Flag)?;
+        self.apply_mode()
     }
 
     fn apply_mode(&mut self) -> Outcome<String> {

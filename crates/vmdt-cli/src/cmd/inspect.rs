@@ -9,6 +9,7 @@ use serde_json::json;
 use vmdt_wire::segment::{Ack, Fin, Nak, Syn};
 use vmdt_wire::{HEADER_LEN, Header, Line, Packet, PacketType};
 
+use super::capture::{Capture, Found};
 use crate::cli::InspectArgs;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::out::Out;
@@ -55,7 +56,7 @@ fn unknown(what: &str) -> Failure {
         Exit::Corrupt,
         format!("{what} is neither datagram, capture nor control lines"),
     )
-    .hint("a datagram may be raw or hexadecimal, a capture has the format of pcap")
+    .hint("a datagram may be raw or hexadecimal, a capture has the format of pcap or pcapng")
 }
 
 fn all(from: impl std::io::Read, path: &Path) -> Outcome<Vec<u8>> {
@@ -109,8 +110,12 @@ fn tell(octets: &[u8], out: &Out) -> Outcome<bool> {
             let mut others = 0u64;
             for packet in Capture::begin(octets).into_iter().flatten() {
                 match packet {
-                    Some(datagram) if Header::parse(datagram).is_ok() => {
+                    Found::Udp(datagram) if Header::parse(datagram).is_ok() => {
                         tell_datagram(datagram, out)?;
+                    }
+                    // of control lines those that begin and end in one segment
+                    Found::Tcp(octets) if kind(octets) == Kind::Lines => {
+                        tell_lines(octets, out)?;
                     }
                     _ => others += 1,
                 }
@@ -119,20 +124,23 @@ fn tell(octets: &[u8], out: &Out) -> Outcome<bool> {
                 out.say(format!("{others} other packets"));
             }
         }
-        Kind::Lines => {
-            for line in octets.split(|octet| *octet == b'\n') {
-                let line = line.trim_ascii();
-                if line.is_empty() {
-                    continue;
-                }
-                match unhex(line) {
-                    Some(datagram) => tell_datagram(&datagram, out)?,
-                    None => tell_line(line, out)?,
-                }
-            }
-        }
+        Kind::Lines => tell_lines(octets, out)?,
     }
     Ok(true)
+}
+
+fn tell_lines(octets: &[u8], out: &Out) -> Outcome<()> {
+    for line in octets.split(|octet| *octet == b'\n') {
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            continue;
+        }
+        match unhex(line) {
+            Some(datagram) => tell_datagram(&datagram, out)?,
+            None => tell_line(line, out)?,
+        }
+    }
+    Ok(())
 }
 
 /// Hexadecimal digits, perhaps with blanks or colons between, of at least a header.
@@ -264,79 +272,6 @@ fn read<T: std::fmt::Debug>(parsed: Result<T, vmdt_wire::SegmentError>) -> Resul
         .map_err(|error| error.to_string())
 }
 
-/// The UDP payloads of a capture in the classic format of pcap; `None` for other packets.
-struct Capture<'a> {
-    rest: &'a [u8],
-    little: bool,
-    link: u32,
-}
-
-/// The head of a capture.
-const FILE_HEAD: usize = 24;
-/// The head of each packet in it.
-const PACKET_HEAD: usize = 16;
-
-impl<'a> Capture<'a> {
-    fn begin(octets: &'a [u8]) -> Option<Capture<'a>> {
-        let little = match octets.first_chunk::<4>()? {
-            // microseconds and nanoseconds
-            [0xd4, 0xc3, 0xb2, 0xa1] | [0x4d, 0x3c, 0xb2, 0xa1] => true,
-            [0xa1, 0xb2, 0xc3, 0xd4] | [0xa1, 0xb2, 0x3c, 0x4d] => false,
-            _ => return None,
-        };
-        let mut capture = Capture {
-            rest: octets.get(FILE_HEAD..)?,
-            little,
-            link: 0,
-        };
-        // the upper bits hold what does not matter here
-        capture.link = capture.u32(octets.get(20..24)?)? & 0x0fff_ffff;
-        Some(capture)
-    }
-
-    fn u32(&self, octets: &[u8]) -> Option<u32> {
-        let octets = octets.try_into().ok()?;
-        Some(if self.little {
-            u32::from_le_bytes(octets)
-        } else {
-            u32::from_be_bytes(octets)
-        })
-    }
-
-    /// The UDP payload in a frame.
-    fn udp(&self, frame: &'a [u8]) -> Option<&'a [u8]> {
-        let at = match self.link {
-            // BSD loopback, Ethernet, raw IP, Linux cooked and its second version
-            0 => 4,
-            1 => 14,
-            101 | 12 | 228 | 229 => 0,
-            113 => 16,
-            276 => 20,
-            _ => return None,
-        };
-        let packet = frame.get(at..)?;
-        let udp = match packet.first()? >> 4 {
-            4 if *packet.get(9)? == 17 => packet.get(usize::from(packet.first()? & 15) * 4..)?,
-            6 if *packet.get(6)? == 17 => packet.get(40..)?,
-            _ => return None,
-        };
-        let len = usize::from(u16::from_be_bytes([*udp.get(4)?, *udp.get(5)?]));
-        udp.get(8..len.min(udp.len()))
-    }
-}
-
-impl<'a> Iterator for Capture<'a> {
-    type Item = Option<&'a [u8]>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (head, rest) = self.rest.split_at_checked(PACKET_HEAD)?;
-        let len = self.u32(head.get(8..12)?)? as usize;
-        let (frame, rest) = rest.split_at_checked(len)?;
-        self.rest = rest;
-        Some(self.udp(frame))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,37 +295,6 @@ mod tests {
         for other in [&b""[..], b"hello", &datagram[..HEADER_LEN - 1], b"00ff"] {
             assert_eq!(kind(other), Kind::Unknown, "{other:?}");
         }
-    }
-
-    #[test]
-    fn datagrams_are_found_in_a_capture_and_a_cut_one_ends_it() {
-        let datagram = datagram();
-        let mut frame = vec![0; 14];
-        let mut ip = vec![0; 20];
-        (ip[0], ip[9]) = (0x45, 17);
-        frame.extend(ip);
-        frame.extend([0, 1, 0, 2]);
-        frame.extend((datagram.len() as u16 + 8).to_be_bytes());
-        frame.extend([0, 0]);
-        frame.extend(&datagram);
-        let mut capture = vec![0xd4, 0xc3, 0xb2, 0xa1];
-        capture.resize(20, 0);
-        capture.extend(1u32.to_le_bytes());
-        for frame in [&frame[..], &[0; 30]] {
-            capture.extend([0; 8]);
-            capture.extend((frame.len() as u32).to_le_bytes());
-            capture.extend([0; 4]);
-            capture.extend(frame);
-        }
-        let found: Vec<_> = Capture::begin(&capture).unwrap().collect();
-        assert_eq!(found, [Some(&datagram[..]), None]);
-        for len in 0..capture.len() {
-            let _ = Capture::begin(&capture[..len]).map(Iterator::count);
-        }
-        assert_eq!(
-            Capture::begin(&capture[..FILE_HEAD + 90]).unwrap().count(),
-            0
-        );
     }
 
     #[test]

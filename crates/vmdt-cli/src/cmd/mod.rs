@@ -1,5 +1,6 @@
 //! The commands.
 
+pub(crate) mod capture;
 pub(crate) mod chat;
 pub(crate) mod client;
 pub(crate) mod doctor;
@@ -9,6 +10,7 @@ pub(crate) mod recv;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod server;
+mod transfers;
 
 use crate::cli::{Cli, Command};
 use crate::failure::{Failure, Outcome};

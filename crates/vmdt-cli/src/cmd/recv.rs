@@ -140,6 +140,8 @@ impl Receiving<'_> {
                 if by_code && matches!(failure.exit, Exit::NotFound | Exit::Refused) {
                     failure.exit = Exit::Vanished;
                 }
+                // the next attempt asks for the code's meaning anew
+                entrance.forget();
                 failure
             })?;
         let patience = node.stall + node.stall / 2;
@@ -156,6 +158,7 @@ impl Receiving<'_> {
         let result = session.run().await;
         self.receipt(&link, peer.as_str(), tally, &result).await;
         if result.is_ok() {
+            entrance.forget();
             link.settle().await;
         }
         link.close().await;

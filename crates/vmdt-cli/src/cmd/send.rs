@@ -20,7 +20,8 @@ use crate::net::local::LocalServer;
 use crate::net::mode::{Mode, ModeName};
 use crate::net::{Peer, Ticket};
 use crate::out::Out;
-use crate::rendezvous::opener::{Opened, Opener, always};
+use crate::rendezvous::online::Online;
+use crate::rendezvous::opener::{Opened, Opener, Why, always};
 use crate::rendezvous::{Invitation, Key, Purpose, entrance};
 use crate::settings::Settings;
 use crate::state::{Memory, Receipt, Unfinished};
@@ -128,13 +129,19 @@ pub(crate) async fn run(args: SendArgs, settings: &Settings, out: &Out) -> Outco
         };
         let memory =
             (args.text.is_none() && source.is_repeatable()).then(|| Memory::of(&args.paths));
-        let earlier = memory.as_ref().and_then(Memory::recall);
+        let earlier = memory.as_ref().and_then(Memory::recall::<Unfinished>);
         let earlier = earlier.and_then(|u| Some((u.code.parse::<Code>().ok()?, u.port)));
+        // a server of this process is found as this process is
+        let online = (local.is_none() && !open).then(|| Online {
+            node: link.node.clone(),
+            again: receivers > 1,
+        });
         let opener = Opener::start(
             settings.bind(),
             earlier,
             invitations,
             super::discovery_port(settings),
+            online,
         )
         .await?;
         let sending = Sending {
@@ -277,8 +284,7 @@ impl Sending<'_> {
         loop {
             tokio::select! {
                 () = stop::asked() => {
-                    self.out.say("stopped; the same command continues");
-                    return Err(Failure::interrupted());
+                    return Err(self.stopped());
                 }
                 opened = self.opener.next() => self.opened(opened)?,
                 happened = self.link.next() => match happened {
@@ -314,21 +320,23 @@ impl Sending<'_> {
         }
     }
 
+    /// The end that the person asked for.
+    fn stopped(&self) -> Failure {
+        let stopped = Failure::interrupted();
+        if self.source.is_repeatable() && !self.sessions.is_empty() {
+            stopped.hint("the same command shows the same code and continues")
+        } else {
+            stopped
+        }
+    }
+
     fn opened(&mut self, opened: Opened) -> Outcome<()> {
         match opened {
             Opened::Redeemed(from) => {
-                self.out
-                    .event("joined", json!({ "address": from.to_string() }));
+                let from = from.map(|from| from.to_string());
+                self.out.event("joined", json!({ "address": from }));
             }
-            Opened::Voided { by, key } => {
-                self.show(
-                    &key,
-                    Some(format!(
-                        "somebody at {} tried a wrong code; there is a new one now",
-                        by.ip()
-                    )),
-                );
-            }
+            Opened::Renewed { why, key } => self.show(&key, Some(why)),
             Opened::Closed => {
                 return Err(Failure::new(
                     Exit::WrongCode,
@@ -341,12 +349,11 @@ impl Sending<'_> {
     }
 
     /// Shows the code and what to do with it.
-    fn show(&mut self, key: &Key, why: Option<String>) {
+    fn show(&mut self, key: &Key, why: Option<Why>) {
         if let Some(memory) = &self.memory {
-            memory.keep(&Unfinished {
+            memory.keep(Unfinished {
                 code: key.code.to_string(),
                 port: self.opener.port,
-                since: unix_seconds(),
             });
         }
         let code = key.code.to_string();
@@ -359,7 +366,7 @@ impl Sending<'_> {
         );
         let out = self.out;
         if let Some(why) = why {
-            out.insist(why);
+            out.insist(why.to_string());
         } else {
             let names: Vec<String> = entries
                 .iter()
@@ -380,10 +387,12 @@ impl Sending<'_> {
         }
         out.say(format!("\n    {}\n", out.bold(&code)));
         out.say(format!("on the other computer:  vmdt recv {code}"));
-        out.say(format!(
-            "on another network:     vmdt recv {}",
-            out.dim(&ticket)
-        ));
+        let elsewhere = if self.opener.is_online {
+            "without this server:   "
+        } else {
+            "on another network:    "
+        };
+        out.say(format!("{elsewhere} vmdt recv {}", out.dim(&ticket)));
         if out.is_terminal() && !self.args.no_qr {
             super::show_qr(out, &ticket);
         }
@@ -460,6 +469,7 @@ impl Sending<'_> {
             early: Default::default(),
             source: Arc::clone(&self.source),
             streams: self.mode.streams,
+            fixed: self.mode.name == ModeName::Parallel,
             tally: tally.clone(),
         };
         let shared = tally.clone();

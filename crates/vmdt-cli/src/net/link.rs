@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use vmdt_node::{
     Cluster, ClusterEntry, ClusterStatus, Event, Events, MemberState, Node, NodeError, PathReport,
-    Policy, Sending, TransferError,
+    Policy, SendOptions, Sending, TransferError,
 };
 
 use super::mode::Mode;
@@ -32,6 +32,8 @@ const LINGER: Duration = Duration::from_secs(3);
 /// Octets of a segment: a frame with a whole chunk of a file makes eight full ones, where one of
 /// 128 KiB exactly would make nine.
 const SEGMENT: usize = crate::xfer::CHUNK / 8 + 32;
+/// Octets of a segment where the rate is limited, at least.
+const SMALLEST_SEGMENT: usize = 1024;
 const POLL: Duration = Duration::from_millis(50);
 
 /// What a node is to be.
@@ -124,6 +126,7 @@ pub(crate) struct Link {
     others: Others,
     /// Keeps the key of this node its own.
     pub(crate) who: Who,
+    options: SendOptions,
 }
 
 /// Which cluster to be in.
@@ -219,6 +222,17 @@ impl Link {
         {
             builder = builder.transport(transport);
         }
+        let options = settings
+            .mode
+            .as_ref()
+            .map_or_else(SendOptions::new, Mode::options);
+        if let Some(limit) = settings.mode.as_ref().and_then(Mode::limit) {
+            // a segment a second, so that what is slow is not taken for what stands still
+            let segment = usize::try_from(limit.octets_per_second()).unwrap_or(SEGMENT);
+            builder = builder
+                .rate_limit(limit)
+                .segment(segment.clamp(SMALLEST_SEGMENT, SEGMENT));
+        }
         let node = builder.bind().await.map_err(|error| {
             let none = matches!(error, NodeError::NoServer);
             let failure = node_failure(error);
@@ -237,6 +251,7 @@ impl Link {
             cluster: None,
             others: Others::default(),
             who: settings.who.clone(),
+            options,
         };
         match link.begin(settings, membership).await {
             Ok(()) => Ok(link),
@@ -441,12 +456,26 @@ impl Link {
         Messenger {
             node: self.node.clone(),
             others: Arc::clone(&self.others),
+            options: self.options,
         }
     }
 
     /// The direct paths to members.
     pub(crate) async fn paths(&self) -> Vec<PathReport> {
         self.node.paths().await.unwrap_or_default()
+    }
+
+    /// How many shares went other ways than the usual one.
+    pub(crate) async fn shares(&self) -> Vec<(&'static str, u64)> {
+        let Ok(stats) = self.node.stats().await else {
+            return Vec::new();
+        };
+        vec![
+            ("sent beyond k, at once", stats.redundant_shares),
+            ("moved to another path", stats.moved_shares),
+            ("through the server", stats.relayed_shares),
+            ("refused", stats.refused_shares + stats.bad_shares),
+        ]
     }
 
     /// Waits until the last confirmations have reached the others, for a few seconds at the most:
@@ -525,6 +554,7 @@ pub(crate) fn add(sum: &mut Carried, more: &Carried) {
 pub(crate) struct Messenger {
     node: Node,
     others: Others,
+    options: SendOptions,
 }
 
 impl Messenger {
@@ -532,7 +562,7 @@ impl Messenger {
     ///
     /// When the future is dropped the message is taken back.
     pub(crate) async fn send(&self, to: Peer, octets: Bytes) -> Outcome<Carried> {
-        let sending = self.node.send(to, octets).await.map_err(node_failure)?;
+        let sending = self.begin(to, octets).await?;
         let mut guard = Guard(Some(sending));
         let Some(sending) = guard.0.as_mut() else {
             return Ok(Carried::new());
@@ -543,6 +573,11 @@ impl Messenger {
         result
             .map(|receipt| by_name(receipt.paths()))
             .map_err(|error| transfer_failure(&error))
+    }
+
+    async fn begin(&self, to: Peer, octets: Bytes) -> Outcome<Sending> {
+        let sending = self.node.send_with(to, octets, self.options).await;
+        sending.map_err(node_failure)
     }
 
     /// Makes another cluster, and a ticket for it.
@@ -560,11 +595,13 @@ impl Messenger {
         to: Peer,
         path: &std::path::Path,
     ) -> Outcome<vmdt_node::Receipt> {
-        let mut sending = self.node.send_path(to, path).await.map_err(node_failure)?;
-        sending
-            .delivered()
-            .await
-            .map_err(|error| transfer_failure(&error))
+        receipt(self.begin_file(to, path).await?).await
+    }
+
+    /// Begins to send a file.
+    pub(crate) async fn begin_file(&self, to: Peer, path: &std::path::Path) -> Outcome<Sending> {
+        let sending = self.node.send_path_with(to, path, self.options).await;
+        sending.map_err(node_failure)
     }
 
     /// Sends a message and gives the whole receipt.
@@ -573,12 +610,14 @@ impl Messenger {
         to: Peer,
         octets: Bytes,
     ) -> Outcome<vmdt_node::Receipt> {
-        let mut sending = self.node.send(to, octets).await.map_err(node_failure)?;
-        sending
-            .delivered()
-            .await
-            .map_err(|error| transfer_failure(&error))
+        receipt(self.begin(to, octets).await?).await
     }
+}
+
+/// Waits until the receiver's application has it.
+async fn receipt(mut sending: Sending) -> Outcome<vmdt_node::Receipt> {
+    let delivered = sending.delivered().await;
+    delivered.map_err(|error| transfer_failure(&error))
 }
 
 /// Takes a message back when nobody waits for it any more.

@@ -4,16 +4,22 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::ValueEnum;
+use vmdt_node::{LossDetection, RateLimit, SendOptions, TransportConfig};
 use vmdt_rdt::congestion::NewRenoConfig;
 
 use crate::cli::ModeArgs;
 use crate::failure::{Failure, Outcome};
 use crate::settings::Settings;
+use crate::text::parse_octets;
 
 /// Octets of a full datagram: what the transport counts its AIMD window in.
 const DATAGRAM: u64 = 1472;
-/// Streams at once when nothing is said.
-const STREAMS: usize = 8;
+/// Streams at once, at most, when nothing is said.
+const STREAMS: usize = 16;
+/// The largest bucket when only a rate is given; it holds a quarter of a second.
+const LARGEST_BUCKET: u64 = 1 << 20;
+/// The smallest bucket of the transport.
+const SMALLEST_BUCKET: u64 = 2048;
 
 /// How a transfer uses the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,6 +84,10 @@ pub(crate) struct Mode {
     pub(crate) streams: usize,
     /// AIMD windows in KiB: first, smallest, largest.
     windows: (u64, u64, u64),
+    detection: LossDetection,
+    /// Of the node, for all that it sends.
+    limit: Option<RateLimit>,
+    priority: Priority,
 }
 
 impl Mode {
@@ -118,24 +128,27 @@ impl Mode {
                 "{option} belongs to --mode {mode}, not to {name}"
             )));
         }
-        match name {
-            ModeName::TokenBucket => {
-                return Err(unavailable(
-                    "a rate limit",
-                    "--mode aimd --max-window bounds what is in flight",
+        let no_timeout = args.no_timeout || !settings.is_on("aimd_timeout");
+        let no_dupack = args.no_dupack || !settings.is_on("aimd_dupack");
+        let detection = match (no_timeout, no_dupack) {
+            (false, false) => LossDetection::Both,
+            (true, false) => LossDetection::Packets,
+            (false, true) => LossDetection::Timeout,
+            (true, true) => {
+                return Err(Failure::usage(
+                    "without timeout and without duplicate acknowledgements no loss would be seen",
                 ));
             }
-            ModeName::Qos => {
-                return Err(unavailable("a priority", "--mode aimd gives way to others"));
-            }
-            ModeName::Aimd if args.no_timeout || args.no_dupack => {
-                return Err(unavailable(
-                    "switching off a detection of loss",
-                    "leave the switch out",
-                ));
-            }
-            _ => {}
-        }
+        };
+        let limit = match name {
+            ModeName::TokenBucket => Some(limit(args, settings)?),
+            _ => None,
+        };
+        let priority = match (name, args.priority) {
+            (ModeName::Qos, Some(priority)) => priority,
+            (ModeName::Qos, None) => settings.text("priority").parse().map_err(Failure::usage)?,
+            _ => Priority::Normal,
+        };
         let threads = args
             .threads
             .unwrap_or_else(|| settings.number("parallel_threads"));
@@ -159,13 +172,16 @@ impl Mode {
                 args.max_window
                     .unwrap_or_else(|| settings.number("aimd_max_window")),
             ),
+            detection,
+            limit,
+            priority,
         };
         mode.transport()?;
         Ok(mode)
     }
 
     /// The transport's settings for it; `None` where its own are right.
-    pub(crate) fn transport(&self) -> Outcome<Option<vmdt_node::TransportConfig>> {
+    pub(crate) fn transport(&self) -> Outcome<Option<TransportConfig>> {
         if self.name != ModeName::Aimd {
             return Ok(None);
         }
@@ -182,8 +198,24 @@ impl Mode {
                 ))
             })?;
         let mut config = vmdt_node::core::default_transport();
-        config.set_congestion(Arc::new(windows));
+        config
+            .set_congestion(Arc::new(windows))
+            .set_loss_detection(self.detection);
         Ok(Some(config))
+    }
+
+    /// The limit of all that the node sends.
+    pub(crate) fn limit(&self) -> Option<RateLimit> {
+        self.limit
+    }
+
+    /// How each transfer is sent.
+    pub(crate) fn options(&self) -> SendOptions {
+        SendOptions::new().priority(match self.priority {
+            Priority::Normal => vmdt_node::Priority::Normal,
+            Priority::High => vmdt_node::Priority::High,
+            Priority::Highest => vmdt_node::Priority::Highest,
+        })
     }
 }
 
@@ -207,11 +239,23 @@ fn implied(args: &ModeArgs) -> Option<ModeName> {
     }
 }
 
-fn unavailable(what: &str, instead: &str) -> Failure {
-    Failure::usage(format!(
-        "{what} is a setting that this node's transport does not offer to programs"
-    ))
-    .hint(instead)
+/// The token bucket that flags and settings come to. What is not said follows from the rest.
+fn limit(args: &ModeArgs, settings: &Settings) -> Outcome<RateLimit> {
+    let set = |name| {
+        let text = settings.text(name);
+        (!text.is_empty()).then(|| parse_octets(text))
+    };
+    let of = |flag: Option<u64>, name| match flag {
+        Some(octets) => Ok(Some(octets)),
+        None => set(name).transpose().map_err(Failure::usage),
+    };
+    let Some(rate) = of(args.rate, "rate")? else {
+        return Err(Failure::usage("--mode token-bucket needs a rate")
+            .hint("--rate 2M is two million octets per second; VMDT_RATE or `rate` in config.toml say it once"));
+    };
+    let usual = (rate / 4).clamp(SMALLEST_BUCKET, LARGEST_BUCKET);
+    let bucket = of(args.bucket, "bucket_size")?.unwrap_or(usual);
+    RateLimit::new(bucket, rate).map_err(|e| Failure::usage(format!("the rate limit: {e}")))
 }
 
 #[cfg(test)]
@@ -238,6 +282,66 @@ mod tests {
             ..ModeArgs::default()
         };
         assert_eq!(Mode::resolve(&args, &settings()).unwrap().streams, 6);
+    }
+
+    #[test]
+    fn a_rate_makes_a_token_bucket_and_a_bucket_alone_does_not() {
+        let args = ModeArgs {
+            rate: Some(2_000_000),
+            ..ModeArgs::default()
+        };
+        let mode = Mode::resolve(&args, &settings()).unwrap();
+        let limit = mode.limit().unwrap();
+        assert_eq!(
+            (mode.name, limit.octets_per_second(), limit.bucket_octets()),
+            (ModeName::TokenBucket, 2_000_000, 500_000)
+        );
+        let args = ModeArgs {
+            bucket: Some(64 << 10),
+            ..ModeArgs::default()
+        };
+        assert!(Mode::resolve(&args, &settings()).is_err());
+        let mut set = settings();
+        set.flag("rate", Some("10k")).unwrap();
+        let limit = Mode::resolve(&args, &set).unwrap().limit().unwrap();
+        assert_eq!(
+            (limit.octets_per_second(), limit.bucket_octets()),
+            (10_000, 64 << 10)
+        );
+        let args = ModeArgs {
+            rate: Some(10),
+            ..ModeArgs::default()
+        };
+        assert!(Mode::resolve(&args, &settings()).is_err(), "too slow");
+    }
+
+    #[test]
+    fn priorities_and_detections_become_settings_of_the_transport() {
+        let args = ModeArgs {
+            priority: Some(Priority::Highest),
+            ..ModeArgs::default()
+        };
+        let mode = Mode::resolve(&args, &settings()).unwrap();
+        let highest = SendOptions::new().priority(vmdt_node::Priority::Highest);
+        assert_eq!((mode.name, mode.options()), (ModeName::Qos, highest));
+        for (no_timeout, no_dupack, found) in [
+            (true, false, LossDetection::Packets),
+            (false, true, LossDetection::Timeout),
+        ] {
+            let args = ModeArgs {
+                no_timeout,
+                no_dupack,
+                ..ModeArgs::default()
+            };
+            let mode = Mode::resolve(&args, &settings()).unwrap();
+            assert_eq!((mode.name, mode.detection), (ModeName::Aimd, found));
+        }
+        let args = ModeArgs {
+            no_timeout: true,
+            no_dupack: true,
+            ..ModeArgs::default()
+        };
+        assert!(Mode::resolve(&args, &settings()).is_err());
     }
 
     #[test]

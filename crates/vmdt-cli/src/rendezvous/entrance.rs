@@ -2,18 +2,26 @@
 
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::joiner::{Search, redeem};
-use super::{Invitation, Key, Purpose};
+use super::{Invitation, Key, Purpose, online};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::net::link::{Membership, NodeSettings};
 use crate::net::who::Who;
 use crate::net::{Peer, Ticket, server_url};
 use crate::settings::Settings;
+use crate::state::{Entered, Memory};
 use crate::xfer::wire::TOKEN_LEN;
 
 /// What a ticket of the protocol begins with.
 const TICKET_PREFIX: &str = "vmdt1";
+
+/// How long a code is looked for nearby before the server is asked: numbers mean something else
+/// there, and a wrong guess would make somebody's code void.
+const NEARBY_FIRST: Duration = Duration::from_secs(1);
 
 /// What a person was given.
 #[derive(Debug, Clone)]
@@ -62,12 +70,52 @@ pub(crate) struct Entrance {
     pub(crate) from: Peer,
     /// What is shown to the sender of a transfer.
     pub(crate) token: Option<[u8; TOKEN_LEN]>,
+    /// Where the invitation is kept until all is there.
+    memory: Option<Memory>,
     /// Whether it is profile 1.0.
     open: bool,
 }
 
+/// Looks for the other side nearby and at the servers; gives the address it was found at, nearby.
+async fn anywhere(
+    key: &Key,
+    search: &Search,
+    settings: &Settings,
+) -> Outcome<(Vec<u8>, Option<SocketAddr>)> {
+    let nearby = async {
+        let (octets, at) = redeem(key, search).await?;
+        Ok((octets, Some(at)))
+    };
+    let servers = settings.servers();
+    // a line with addresses says where; the open profile has no codes at servers
+    if servers.is_empty() || !key.addresses.is_empty() || settings.is_on("open") {
+        return nearby.await;
+    }
+    let node = NodeSettings::new(settings, servers)?;
+    let online = async {
+        sleep(NEARBY_FIRST).await;
+        let octets = online::redeem(&key.code, node, search.wait).await?;
+        Ok((octets, None))
+    };
+    tokio::pin!(nearby, online);
+    tokio::select! {
+        found = &mut nearby => match found {
+            Err(failure) if failure.exit == Exit::NotFound => online.await,
+            found => found,
+        },
+        found = &mut online => match found {
+            Err(failure) if failure.exit != Exit::WrongCode => match nearby.await {
+                Err(none) if none.exit == Exit::NotFound => Err(failure),
+                found => found,
+            },
+            found => found,
+        },
+    }
+}
+
 impl Given {
-    /// Asks the other side for the ticket, where only a code was given.
+    /// Asks the other side for the ticket, where only a code was given: nearby, and at the
+    /// configured servers.
     ///
     /// # Errors
     /// [`Exit::NotFound`] when nobody is found, [`Exit::WrongCode`] when the code is wrong,
@@ -81,9 +129,33 @@ impl Given {
         let entrance = match self {
             Given::Ticket(ticket) => Entrance::of(ticket),
             Given::Code(key) => {
-                let (octets, found_at) = redeem(key, search).await?;
-                let invitation = Invitation::decode(&octets, purpose)?;
-                Entrance::invited(&invitation, found_at)?
+                let memory = Memory::of_code(&key.code.to_string());
+                let recalled = match purpose {
+                    Purpose::Transfer => memory.recall::<Entered>(),
+                    Purpose::Chat => None,
+                };
+                match recalled {
+                    Some(entered) => {
+                        let octets = entered.invitation.into_bytes();
+                        let mut entrance =
+                            Entrance::invited(&Invitation::decode(&octets, purpose)?, None)?;
+                        entrance.memory = Some(memory);
+                        entrance
+                    }
+                    None => {
+                        let (octets, found_at) = anywhere(key, search, settings).await?;
+                        let invitation = Invitation::decode(&octets, purpose)?;
+                        let mut entrance = Entrance::invited(&invitation, found_at)?;
+                        if found_at.is_none() && purpose == Purpose::Transfer {
+                            // the server gives it out once; who is killed has it still
+                            memory.keep(Entered {
+                                invitation: String::from_utf8_lossy(&octets).into_owned(),
+                            });
+                            entrance.memory = Some(memory);
+                        }
+                        entrance
+                    }
+                }
             }
         };
         if entrance.open && !settings.is_on("open") {
@@ -104,11 +176,12 @@ impl Entrance {
             membership: Membership::Ticket(Box::new(ticket.clone())),
             from: ticket.invite().issuer().node_id(),
             token: Some(token(ticket)),
+            memory: None,
             open: false,
         }
     }
 
-    fn invited(invitation: &Invitation, found_at: SocketAddr) -> Outcome<Entrance> {
+    fn invited(invitation: &Invitation, found_at: Option<SocketAddr>) -> Outcome<Entrance> {
         let wrong = |what: &str| Failure::new(Exit::Corrupt, format!("the invitation {what}"));
         let from = invitation.from.parse();
         let from = from.map_err(|_| wrong("names no node"))?;
@@ -138,15 +211,23 @@ impl Entrance {
         // the address at which the other side was found is one that works
         servers.sort_by_key(|server| {
             let at = crate::net::host_port(server).parse::<SocketAddr>();
-            !at.is_ok_and(|at| at.ip() == found_at.ip())
+            !at.is_ok_and(|at| found_at.is_some_and(|found| at.ip() == found.ip()))
         });
         Ok(Entrance {
             servers,
             membership,
             from,
             token,
+            memory: None,
             open,
         })
+    }
+
+    /// Forgets an invitation that is of no use any more.
+    pub(crate) fn forget(&self) {
+        if let Some(memory) = &self.memory {
+            memory.forget();
+        }
     }
 
     /// A node that goes there.

@@ -95,13 +95,15 @@ async fn connect(addresses: &[SocketAddr], patience: Duration) -> Option<(TcpStr
     None
 }
 
+/// The words are wrong; what to do about it.
+pub(super) fn wrong_code() -> Failure {
+    Failure::new(Exit::WrongCode, "the code is wrong")
+        .hint("the sender shows a new code now: a code is good for one guess")
+}
+
 /// Runs the exchange; the outer error is the connection's.
 async fn exchange(mut stream: TcpStream, key: &Key) -> io::Result<Outcome<Vec<u8>>> {
     let _ = stream.set_nodelay(true);
-    let wrong = || {
-        Failure::new(Exit::WrongCode, "the code is wrong")
-            .hint("the sender shows a new code now: a code is good for one guess")
-    };
     let (pake, ours) = Pake::start(Role::Joiner, &key.code, &mut UnwrapErr(SysRng));
     let mut first = frames::MARK.to_vec();
     first.extend(key.code.number().to_be_bytes());
@@ -119,19 +121,19 @@ async fn exchange(mut stream: TcpStream, key: &Key) -> io::Result<Outcome<Vec<u8
         .hint("ask for the code that the sender shows now")));
     }
     let Ok((confirming, confirmation)) = pake.finish(&theirs) else {
-        return Ok(Err(wrong()));
+        return Ok(Err(wrong_code()));
     };
     frames::write(&mut stream, &confirmation).await?;
     let theirs = frames::read(&mut stream).await?;
     if theirs.is_empty() {
-        return Ok(Err(wrong()));
+        return Ok(Err(wrong_code()));
     }
     let Ok(mut channel) = confirming.confirm(&theirs) else {
-        return Ok(Err(wrong()));
+        return Ok(Err(wrong_code()));
     };
     let sealed = frames::read(&mut stream).await?;
     Ok(match channel.open(&sealed) {
         Ok(ticket) => Ok(ticket.to_vec()),
-        Err(_) => Err(wrong()),
+        Err(_) => Err(wrong_code()),
     })
 }

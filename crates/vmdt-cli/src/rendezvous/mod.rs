@@ -10,6 +10,7 @@ pub(crate) mod discovery;
 pub(crate) mod entrance;
 pub(crate) mod frames;
 pub(crate) mod joiner;
+pub(crate) mod online;
 pub(crate) mod opener;
 
 use std::net::SocketAddr;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 use vmdt_seal::code::{Code, Pake, Role};
 
 use super::discovery::Responder;
+use super::online::{self, Online};
 use super::{Key, frames};
 use crate::failure::{Failure, Outcome};
 use crate::net::local;
@@ -30,12 +32,48 @@ const MAX_NUMBER: u16 = 999;
 /// What happens while a code is shown.
 #[derive(Debug, Clone)]
 pub(crate) enum Opened {
-    /// Somebody who knows the code was given an invitation.
-    Redeemed(SocketAddr),
-    /// Somebody guessed wrong: there is another code now.
-    Voided { by: SocketAddr, key: Key },
+    /// Somebody who knows the code was given an invitation; from where, unless it came by the
+    /// server.
+    Redeemed(Option<SocketAddr>),
+    /// There is another code now.
+    Renewed { why: Why, key: Key },
     /// Too many guessed wrong: there is no code any more.
     Closed,
+}
+
+/// Why there is another code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Somebody guessed wrong; from where, unless it came by the server.
+    WrongGuess(Option<SocketAddr>),
+    /// At the server a code is used once.
+    Used,
+    /// At the server a code lives ten minutes.
+    Old,
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Why::WrongGuess(Some(by)) => write!(
+                f,
+                "somebody at {} tried a wrong code; there is a new one now",
+                by.ip()
+            ),
+            Why::WrongGuess(None) => {
+                f.write_str("somebody tried a wrong code; there is a new one now")
+            }
+            Why::Used => f.write_str("for the next one there is a new code"),
+            Why::Old => f.write_str("the code is ten minutes old; there is a new one now"),
+        }
+    }
+}
+
+/// What becomes of a code on the local network.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Nearby {
+    Used,
+    WrongGuess(SocketAddr),
 }
 
 /// A code that is open. Dropping it closes it.
@@ -45,13 +83,17 @@ pub(crate) struct Opener {
     pub(crate) key: Key,
     /// Where it listens.
     pub(crate) port: u16,
+    /// Whether the code is good at the server, too.
+    pub(crate) is_online: bool,
     pub(crate) events: mpsc::Receiver<Opened>,
-    task: AbortHandle,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Drop for Opener {
     fn drop(&mut self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
@@ -63,22 +105,51 @@ fn new_code() -> Outcome<Code> {
 
 /// What all rendezvous of one code share.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     /// One invitation for each that comes.
     invitations: tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>,
     /// The code that is good now; none after too many wrong guesses.
     code: Mutex<Option<Code>>,
+    /// Where it is good on the local network.
+    addresses: Vec<SocketAddr>,
+    responder: Option<Responder>,
+    wrong: AtomicU32,
+    /// Tells the one who offers codes at the server, where there is one.
+    online: Option<mpsc::Sender<Nearby>>,
 }
 
 impl Shared {
     fn code(&self) -> std::sync::MutexGuard<'_, Option<Code>> {
         self.code.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// An invitation for the next that comes.
+    pub(super) async fn invitation(&self) -> Option<Vec<u8>> {
+        self.invitations.lock().await.recv().await
+    }
+
+    /// Makes this the code that is good; gives it with its addresses.
+    pub(super) fn show(&self, code: Option<Code>) -> Option<Key> {
+        self.code().clone_from(&code);
+        if let Some(responder) = &self.responder {
+            responder.set_number(code.as_ref().map(Code::number));
+        }
+        code.map(|code| Key {
+            code,
+            addresses: self.addresses.clone(),
+        })
+    }
+
+    /// Counts a wrong guess; whether there are too many now.
+    pub(super) fn is_last_wrong_guess(&self) -> bool {
+        self.wrong.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_WRONG
+    }
 }
 
 impl Opener {
     /// Shows a code for invitations, one for each that comes: whoever makes them is waited for.
-    /// An earlier code and port are used again where they can be.
+    /// An earlier code and port are used again where they can be: not the code where a server gives
+    /// it out.
     ///
     /// # Errors
     /// When no socket can be had.
@@ -87,6 +158,7 @@ impl Opener {
         earlier: Option<(Code, u16)>,
         invitations: mpsc::Receiver<Vec<u8>>,
         discovery_port: Option<u16>,
+        online: Option<Online>,
     ) -> Outcome<Opener> {
         let fail = |e: io::Error| Failure::failed(format!("no socket on {bind} can be had: {e}"));
         let port = earlier.as_ref().map_or(0, |(_, port)| *port);
@@ -95,9 +167,15 @@ impl Opener {
             Err(_) => TcpListener::bind((bind, 0)).await.map_err(fail)?,
         };
         let port = listener.local_addr().map_err(fail)?.port();
-        let code = match earlier {
-            Some((code, _)) => code,
-            None => new_code()?,
+        // a server that gives out no codes has tickets all the same
+        let offered = match online {
+            Some(online) => online.node.offer_code().await.ok().map(|o| (online, o)),
+            None => None,
+        };
+        let code = match (&offered, earlier) {
+            (Some((_, offer)), _) => offer.code().clone(),
+            (None, Some((code, _))) => code,
+            (None, None) => new_code()?,
         };
         let addresses: Vec<SocketAddr> = local::addresses(bind)
             .into_iter()
@@ -111,18 +189,29 @@ impl Opener {
             Some(discovery) => Some(Responder::start(bind, discovery, code.number(), port)?),
             None => None,
         };
+        let (report, events) = mpsc::channel(16);
+        let (near, nearby) = mpsc::channel(MAX_AT_ONCE);
+        let is_online = offered.is_some();
         let shared = Arc::new(Shared {
             invitations: invitations.into(),
             code: Mutex::new(Some(code)),
+            addresses,
+            responder,
+            wrong: AtomicU32::new(0),
+            online: offered.is_some().then_some(near),
         });
-        let (report, events) = mpsc::channel(16);
-        let task =
-            tokio::spawn(accept(listener, shared, responder, addresses, report)).abort_handle();
+        let mut tasks = Vec::new();
+        if let Some((online, offer)) = offered {
+            let offering = online::offer(online, offer, nearby, shared.clone(), report.clone());
+            tasks.push(tokio::spawn(offering).abort_handle());
+        }
+        tasks.push(tokio::spawn(accept(listener, shared, report)).abort_handle());
         Ok(Opener {
             key,
             port,
+            is_online,
             events,
-            task,
+            tasks,
         })
     }
 
@@ -148,16 +237,9 @@ enum End {
     Nothing,
 }
 
-async fn accept(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    responder: Option<Responder>,
-    addresses: Vec<SocketAddr>,
-    report: mpsc::Sender<Opened>,
-) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>, report: mpsc::Sender<Opened>) {
     let room = Arc::new(Semaphore::new(MAX_AT_ONCE));
     let mut meetings: JoinSet<(SocketAddr, End)> = JoinSet::new();
-    let mut wrong = 0;
     loop {
         tokio::select! {
             Ok(permit) = Arc::clone(&room).acquire_owned() => {
@@ -165,7 +247,7 @@ async fn accept(
                     accepted = listener.accept() => accepted,
                     // ends are to be heard of while nobody new comes
                     Some(ended) = meetings.join_next() => {
-                        if !on_end(ended, &shared, &responder, &addresses, &report, &mut wrong).await {
+                        if !on_end(ended, &shared, &report).await {
                             return;
                         }
                         continue;
@@ -185,7 +267,7 @@ async fn accept(
                 }
             }
             Some(ended) = meetings.join_next() => {
-                if !on_end(ended, &shared, &responder, &addresses, &report, &mut wrong).await {
+                if !on_end(ended, &shared, &report).await {
                     return;
                 }
             }
@@ -197,31 +279,30 @@ async fn accept(
 async fn on_end(
     ended: Result<(SocketAddr, End), tokio::task::JoinError>,
     shared: &Shared,
-    responder: &Option<Responder>,
-    addresses: &[SocketAddr],
     report: &mpsc::Sender<Opened>,
-    wrong: &mut u32,
 ) -> bool {
     let opened = match ended {
-        Ok((from, End::Redeemed)) => Opened::Redeemed(from),
-        Ok((from, End::WrongGuess)) => {
-            *wrong += 1;
-            let next = if *wrong < MAX_WRONG {
-                new_code().ok()
-            } else {
-                None
-            };
-            shared.code().clone_from(&next);
-            if let Some(responder) = responder {
-                responder.set_number(next.as_ref().map(Code::number));
+        Ok((from, End::Redeemed)) => {
+            if let Some(online) = &shared.online {
+                let _ = online.send(Nearby::Used).await;
             }
-            match next {
-                Some(code) => Opened::Voided {
-                    by: from,
-                    key: Key {
-                        code,
-                        addresses: addresses.to_vec(),
-                    },
+            Opened::Redeemed(Some(from))
+        }
+        Ok((from, End::WrongGuess)) => {
+            shared.show(None);
+            let closed = shared.is_last_wrong_guess();
+            match &shared.online {
+                // the next code is the server's
+                Some(online) if !closed => {
+                    return online.send(Nearby::WrongGuess(from)).await.is_ok();
+                }
+                _ => {}
+            }
+            let next = if closed { None } else { new_code().ok() };
+            match shared.show(next) {
+                Some(key) => Opened::Renewed {
+                    why: Why::WrongGuess(Some(from)),
+                    key,
                 },
                 None => Opened::Closed,
             }
@@ -268,7 +349,7 @@ async fn meet(mut stream: TcpStream, shared: &Shared) -> io::Result<End> {
         return Ok(End::Nothing);
     }
     frames::write(&mut stream, &confirmation).await?;
-    let Some(invitation) = shared.invitations.lock().await.recv().await else {
+    let Some(invitation) = shared.invitation().await else {
         return Ok(End::Nothing);
     };
     let Ok(sealed) = channel.seal(&invitation) else {

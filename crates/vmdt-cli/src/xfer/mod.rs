@@ -19,6 +19,7 @@
 //! with it after a crash. A chunk is compared by its digest with the sender's own, so a file that
 //! changed in between is sent anew where it changed.
 
+pub(crate) mod earlier;
 pub(crate) mod entry;
 pub(crate) mod receiver;
 pub(crate) mod sender;

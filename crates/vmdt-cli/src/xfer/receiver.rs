@@ -24,7 +24,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// The most pages of an offer.
 const MAX_PAGES: u32 = 4096;
 /// Frames that wait for the disk.
-const QUEUE: usize = 4;
+const QUEUE: usize = 2;
+/// Octets that sessions without content bring, at most, within the patience for a silent sender.
+const KEEP_ALIVES: u64 = 16 * 1024;
 /// How often the paths are asked for their figures.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 
@@ -65,7 +67,7 @@ impl Session<'_> {
         let number = u64::from_be_bytes(crate::random()?);
         let result = tokio::select! {
             result = self.receive(number) => result,
-            () = crate::stop::asked() => Err(Failure::interrupted()),
+            () = crate::stop::asked() => Err(self.stopped()),
         };
         if let Err(failure) = &result
             && failure.exit != Exit::Vanished
@@ -73,6 +75,17 @@ impl Session<'_> {
             self.give_up(number, failure).await;
         }
         result
+    }
+
+    /// The end that the person asked for.
+    fn stopped(&self) -> Failure {
+        let stopped = Failure::interrupted();
+        match (self.target, self.tally.summary()) {
+            (Target::Folder { .. }, (done, ..)) if done > 0 => {
+                stopped.hint("what arrived is kept: the same command continues")
+            }
+            _ => stopped,
+        }
     }
 
     async fn give_up(&self, number: u64, failure: &Failure) {
@@ -90,7 +103,7 @@ impl Session<'_> {
         self.say(number, &Message::Hello { token: self.token })
             .await?;
         let entries = admit(self.offer(number).await?)?;
-        self.agree(&entries)?;
+        self.agree(&entries).await?;
         let target = self.target.clone();
         let offered = entries.clone();
         let (mut sink, haves) = spawn_blocking(move || Sink::prepare(offered, &target))
@@ -159,6 +172,7 @@ impl Session<'_> {
         written: &mut mpsc::Receiver<Written>,
     ) -> Outcome<Saved> {
         let mut last = instant();
+        let mut brought = 0;
         let mut sampled = tokio::time::interval(SAMPLE_EVERY);
         let mut waiting: Option<Vec<Record>> = None;
         loop {
@@ -189,6 +203,15 @@ impl Session<'_> {
                 _ = sampled.tick() => {
                     let paths = self.link.paths().await;
                     self.tally.sample(&paths);
+                    // a chunk may take longer than a person's patience on a slow way
+                    let now: u64 = paths.iter().map(|path| path.stats.octets_received).sum();
+                    if now.saturating_sub(brought) > KEEP_ALIVES {
+                        last = instant();
+                    }
+                    // a session that began anew counts from nothing
+                    if now.abs_diff(brought) > KEEP_ALIVES {
+                        brought = now;
+                    }
                 }
                 () = silence => return Err(silent(self.peer, self.patience)),
             }
@@ -256,7 +279,7 @@ impl Session<'_> {
     }
 
     /// Shows what is offered and asks the person at a terminal.
-    fn agree(&mut self, entries: &[Entry]) -> Outcome<()> {
+    async fn agree(&mut self, entries: &[Entry]) -> Outcome<()> {
         let files = entries.iter().filter(|e| e.has_content()).count() as u64;
         let size = total(entries);
         let tops: Vec<String> = entries
@@ -271,9 +294,9 @@ impl Session<'_> {
         if *self.agreed {
             return Ok(());
         }
-        *self.agreed = true;
         let is_text = entries.iter().any(|e| matches!(e.kind, Kind::Text { .. }));
         if is_text {
+            *self.agreed = true;
             return Ok(());
         }
         let shown: Vec<String> = tops.iter().take(5).map(|name| printable(name)).collect();
@@ -292,12 +315,16 @@ impl Session<'_> {
             && !self.out.says_yes()
             && std::io::IsTerminal::is_terminal(&std::io::stdin())
         {
-            if !self.out.confirm(&format!("Receive {what}?"))? {
+            // on a thread of its own, so that Ctrl-C is heard meanwhile
+            let (out, question) = (self.out.clone(), format!("Receive {what}?"));
+            let answer = spawn_blocking(move || out.confirm(&question)).await;
+            if !answer.map_err(|_| Failure::failed("no answer could be read"))?? {
                 return Err(Failure::new(Exit::Refused, "the receiver said no"));
             }
         } else {
             self.out.say(format!("receiving {what}"));
         }
+        *self.agreed = true;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -22,6 +23,23 @@ const MAX_KNOWN: usize = 4 << 20;
 /// Messages of the receiver that are kept until it is their turn; one that says more is given up.
 const MAX_EARLY: usize = 1024;
 
+/// How long what is under way may take to arrive: what stands behind it in the queue waits as
+/// long, and is not to be taken for what stands still.
+const UNDER_WAY: Duration = Duration::from_secs(3);
+
+/// Frames beside those that fill the way: one that is being confirmed, one that is sent, one that
+/// is next. More would cost memory and bring nothing.
+const BESIDE: usize = 3;
+
+/// Frames that may be under way at once when so many octets have arrived in this time over ways
+/// that hold `window` octets. The first one is alone: how fast the way is, is not known.
+fn at_once(most: usize, window: u64, arrived: u64, took: Duration) -> usize {
+    let per_second = arrived as f64 / took.as_secs_f64().max(0.001);
+    let frames = per_second * UNDER_WAY.as_secs_f64() / super::CHUNK as f64;
+    let filling = usize::try_from(window.div_ceil(super::CHUNK as u64)).unwrap_or(most);
+    (frames as usize).clamp(1, most.min(BESIDE.saturating_add(filling)))
+}
+
 /// A session with one receiver.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -36,6 +54,8 @@ pub(crate) struct Session {
     pub(crate) source: Arc<Source>,
     /// Frames under way at once.
     pub(crate) streams: usize,
+    /// Whether the person chose their number.
+    pub(crate) fixed: bool,
     pub(crate) tally: Tally,
 }
 
@@ -73,10 +93,12 @@ impl Session {
         // what stands at the receiver's, and until when confirmations are still waited for: its
         // last word may overtake them
         let mut done: Option<(u64, Instant)> = None;
+        let (begun, mut arrived) = (super::instant(), 0);
+        let mut streams = if self.fixed { self.streams } else { 1 };
         while reading || !under_way.is_empty() {
             let late = done.map_or_else(super::instant, |(_, until)| until);
             tokio::select! {
-                frame = frames.recv(), if reading && under_way.len() < self.streams => match frame {
+                frame = frames.recv(), if reading && under_way.len() < streams => match frame {
                     Some(frame) => {
                         let frame = frame?;
                         self.tally.advance(frame.same, frame.same);
@@ -99,6 +121,11 @@ impl Session {
                     };
                     self.tally.carried(&carried);
                     self.tally.advance(octets, 0);
+                    arrived += octets;
+                    if !self.fixed {
+                        let took = super::instant().saturating_duration_since(begun);
+                        streams = at_once(self.streams, self.tally.window(), arrived, took);
+                    }
                 }
                 message = self.inbox.recv(), if done.is_none() => {
                     let octets = self.last_word(message)?;
@@ -191,4 +218,28 @@ fn told(peer: Peer, exit: u8, text: &str) -> Failure {
         exit => exit,
     };
     Failure::new(exit, format!("the receiver {peer} says: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_way_has_one_frame_at_once_and_a_fast_one_as_many_as_allowed() {
+        let second = Duration::from_secs(1);
+        let long = 100 << 20;
+        assert_eq!(at_once(8, long, 0, second), 1);
+        assert_eq!(at_once(8, long, 100_000, second), 1);
+        assert_eq!(at_once(8, long, 1_500_000, second), 4);
+        assert_eq!(at_once(8, long, 200_000_000, second), 8);
+        assert_eq!(at_once(8, long, 1 << 20, Duration::ZERO), 8);
+    }
+
+    #[test]
+    fn a_short_way_that_is_fast_needs_few_frames() {
+        let second = Duration::from_secs(1);
+        assert_eq!(at_once(16, 0, 200_000_000, second), 3);
+        assert_eq!(at_once(16, 100_000, 200_000_000, second), 4);
+        assert_eq!(at_once(16, 12 << 20, 200_000_000, second), 15);
+    }
 }

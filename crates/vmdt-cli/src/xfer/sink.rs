@@ -2,22 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::entry::{Entry, Kind, total};
+use super::earlier;
+use super::entry::{Entry, Kind};
 use super::source::MAX_TEXT;
 use super::staging::{Staging, Taken, set_attributes};
-use super::wire::{MAX_DIGESTS, Message, Record, Run, haves};
+use super::wire::{Message, Record, haves};
 use super::{CHUNK, Digest, chunk_digest, file_digest};
 use crate::failure::{Exit, Failure, Outcome};
 
 /// Chunks of a stream that may arrive ahead of one that is missing.
 const MAX_AHEAD: u64 = 256;
-/// Free space that is left to others.
-const RESERVE: u64 = 1 << 20;
 /// Files beyond which the whole file system is synced once instead of every file.
 const SYNC_ONE_BY_ONE: usize = 64;
 
@@ -111,13 +110,13 @@ impl Sink {
                     let Some(path) = staging.path(entry).filter(|_| entry.has_content()) else {
                         continue;
                     };
-                    state.have = digests_of(&path, entry)?;
+                    state.have = earlier::digests(&path, entry)?;
                     if !staging.is_compared(entry) {
-                        there = there.saturating_add(allocated(&path));
+                        there = there.saturating_add(earlier::allocated(&path));
                     }
-                    runs.extend(tell(number, &state.have));
+                    runs.extend(earlier::runs(number, &state.have));
                 }
-                look_for_space(&staging, &entries, there)?;
+                earlier::look_for_space(&staging, &entries, there)?;
                 Output::Folder(staging)
             }
         };
@@ -440,101 +439,6 @@ fn sync_all(staging: &Staging, entries: &[Entry]) -> Outcome<()> {
     Ok(())
 }
 
-/// Digests of the chunks of a file that an earlier attempt, or somebody, left.
-fn digests_of(path: &Path, entry: &Entry) -> Outcome<BTreeMap<u64, Digest>> {
-    let mut digests = BTreeMap::new();
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(digests),
-        Err(e) => return Err(Failure::disk(&e, "reading", path)),
-    };
-    let limit = match entry.kind {
-        Kind::Stream => u64::MAX,
-        _ => entry.size(),
-    };
-    let mut file = file.take(limit);
-    let mut buffer = vec![0; CHUNK];
-    for number in 0u64.. {
-        let mut filled = 0;
-        while let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) {
-            match file.read(free) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Failure::disk(&e, "reading", path)),
-            }
-        }
-        let expected = match entry.kind {
-            // where a stream ends is not known: only whole chunks can be told to be the same
-            Kind::Stream => CHUNK as u64,
-            _ => limit
-                .saturating_sub(number * CHUNK as u64)
-                .min(CHUNK as u64),
-        };
-        if filled == 0 || (filled as u64) < expected {
-            break;
-        }
-        digests.insert(
-            number,
-            chunk_digest(buffer.get(..filled).unwrap_or_default()),
-        );
-    }
-    Ok(digests)
-}
-
-/// Digests of an entry in runs that fit a message.
-fn tell(entry: u32, have: &BTreeMap<u64, Digest>) -> Vec<Run> {
-    let digests: Vec<Digest> = have.values().copied().collect();
-    (0u64..)
-        .step_by(MAX_DIGESTS)
-        .zip(digests.chunks(MAX_DIGESTS))
-        .map(|(first, digests)| Run {
-            entry,
-            first,
-            digests: digests.to_vec(),
-        })
-        .collect()
-}
-
-/// Octets that a file takes on disk already.
-fn allocated(path: &Path) -> u64 {
-    let Ok(meta) = fs::metadata(path) else {
-        return 0;
-    };
-    #[cfg(unix)]
-    return std::os::unix::fs::MetadataExt::blocks(&meta).saturating_mul(512);
-    #[cfg(not(unix))]
-    return meta.len();
-}
-
-fn look_for_space(staging: &Staging, entries: &[Entry], there: u64) -> Outcome<()> {
-    let new: Vec<Entry> = entries
-        .iter()
-        .filter(|entry| !staging.is_compared(entry))
-        .cloned()
-        .collect();
-    let Some(total) = total(&new) else {
-        return Ok(());
-    };
-    let needed = total.saturating_sub(there);
-    let Ok(free) = fs4::available_space(staging.folder()) else {
-        return Ok(());
-    };
-    if needed > 0 && needed.saturating_add(RESERVE) > free {
-        return Err(Failure::new(
-            Exit::Disk,
-            format!(
-                "no space left in {}: {} are needed, {} are free",
-                staging.folder().display(),
-                crate::text::octets(needed),
-                crate::text::octets(free)
-            ),
-        )
-        .hint("make room or choose another folder with --out DIR"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::source::{Have, Source};
@@ -713,24 +617,5 @@ mod tests {
         let (saved, _) = transfer(&source, &folder(dir.path()), usize::MAX).unwrap();
         assert_eq!(saved.unwrap().text.as_deref(), Some("hi\n"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn too_little_space_is_told_before_anything_is_sent() {
-        let dir = tempfile::tempdir().unwrap();
-        let entry = Entry {
-            path: vec![b"huge".to_vec()],
-            kind: Kind::File { size: u64::MAX / 2 },
-            mode: 0o644,
-            modified: (0, 0),
-        };
-        let error = Sink::prepare(vec![entry], &folder(dir.path())).unwrap_err();
-        assert_eq!(error.exit, Exit::Disk);
-        assert!(error.message.contains("are needed"), "{error}");
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            0,
-            "nothing is left behind"
-        );
     }
 }

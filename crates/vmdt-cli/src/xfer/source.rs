@@ -341,7 +341,7 @@ impl Packer {
 }
 
 /// A whole chunk, or less at the end.
-fn read_chunk(from: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_chunk(from: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
     let mut octets = vec![0; len];
     let mut filled = 0;
     while let Some(free) = octets.get_mut(filled..).filter(|free| !free.is_empty()) {

@@ -18,6 +18,8 @@ use crate::text::{clock, octets};
 const RATE_WINDOW: Duration = Duration::from_secs(4);
 /// How often a plain or JSON line is written.
 const LINE_EVERY: Duration = Duration::from_secs(1);
+/// How often a bar is drawn.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// The most samples that are kept; beyond it every second one goes.
 const MAX_SAMPLES: usize = 20_000;
 
@@ -164,8 +166,14 @@ impl Tally {
         let at = now();
         if let Some(bar) = &state.bar {
             let bar = bar.clone();
-            bar.set_position(state.done);
+            let whole = state.total == Some(state.done);
+            if !whole && at.saturating_duration_since(state.said) < DRAW_EVERY {
+                return;
+            }
+            // not more often than the terminal takes both: they are to say the same
+            state.said = at;
             bar.set_message(describe(state, at));
+            bar.set_position(state.done);
             return;
         }
         if !self.out.wants_progress() || at.saturating_duration_since(state.said) < LINE_EVERY {
@@ -194,6 +202,11 @@ impl Tally {
             let line = format!("{}{percent}  {how}", state.label);
             self.out.say(line);
         }
+    }
+
+    /// Octets that the paths hold, as last measured.
+    pub(crate) fn window(&self) -> u64 {
+        self.state().samples.last().map_or(0, |sample| sample.cwnd)
     }
 
     /// Takes the bar away.

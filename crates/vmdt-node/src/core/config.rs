@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmdt_pool::hedging::HedgeConfig;
+use vmdt_rdt::RateLimit;
 use vmdt_seal::identity::SecretIdentity;
 use vmdt_seal::prekey::PrekeyStore;
 use vmdt_wire::NodeId;
@@ -114,6 +115,7 @@ pub struct CoreConfig {
     pub(crate) min_distinct_networks: u8,
     pub(crate) operators: BTreeMap<NodeId, Arc<str>>,
     pub(crate) rdt: vmdt_rdt::Config,
+    pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) sealing: Option<Sealing>,
 }
 
@@ -186,6 +188,7 @@ impl CoreConfig {
             min_distinct_networks: 0,
             operators: BTreeMap::new(),
             rdt: default_transport(),
+            rate_limit: None,
             sealing: None,
         }
     }
@@ -335,6 +338,18 @@ impl CoreConfig {
         while self.operators.len() > MAX_OPERATORS {
             self.operators.pop_first();
         }
+        self
+    }
+
+    /// The most that this node sends: in datagrams to each peer, and in shares, its own and those
+    /// it carries for others, to all of them together. Control lines and what is sent again count
+    /// per peer only, acknowledgments not at all. No limit by default.
+    ///
+    /// A transfer is given up when no segment of it arrives for the
+    /// [stall timeout](Self::set_stall_timeout): make [segments](Self::set_segment) small for low
+    /// rates.
+    pub fn set_rate_limit(&mut self, limit: Option<RateLimit>) -> &mut Self {
+        self.rate_limit = limit;
         self
     }
 

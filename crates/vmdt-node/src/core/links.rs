@@ -5,7 +5,7 @@ use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use vmdt_rdt::{CloseReason, WriteError};
+use vmdt_rdt::{CloseReason, Priority, WriteError};
 use vmdt_wire::{FlowId, Framing, Line, MemberState, Message, MessageId, NodeId};
 
 use super::config::MAX_SEGMENT;
@@ -50,6 +50,7 @@ pub(crate) struct Parcel {
     pub(crate) from_pool: bool,
     /// Its place among those that wait for the same path.
     pub(crate) turn: Turn,
+    pub(crate) priority: Priority,
 }
 
 impl Parcel {
@@ -152,6 +153,7 @@ impl Core {
             index,
             from_pool,
             turn,
+            priority,
             ..
         } = parcel;
         if self.path_is_down(to) {
@@ -168,13 +170,8 @@ impl Core {
         let Some(flow) = peer.flow_for(message, index) else {
             return false;
         };
-        peer.enqueue(QueuedShare {
-            flow,
-            parts: parcel.parts.into(),
-            from_pool,
-            turn,
-            begun: false,
-        });
+        let share = QueuedShare::new(flow, parcel.parts, from_pool, (turn, priority));
+        peer.enqueue(share);
         self.ensure_path(now, to);
         self.pump(now, to);
         true
@@ -251,7 +248,17 @@ impl Core {
                     self.held_back.insert(to);
                     break;
                 }
-                share.begun = true;
+                let octets = share.octets() as u64;
+                if self.limits.holds(now, self.config.rate_limit, octets) {
+                    break;
+                }
+                let (flow, priority) = (share.flow, share.priority);
+                if priority != Priority::Normal {
+                    // what fails here fails again when it is written
+                    let _ = self.rdt.set_flow_priority(now, to, flow, priority);
+                }
+                peer.begin();
+                continue;
             }
             while let Some(part) = share.parts.pop_front() {
                 match self.rdt.write(now, to, share.flow, part.clone()) {
@@ -287,6 +294,16 @@ impl Core {
         went_on
     }
 
+    /// Goes on with what was held back by a rate limit.
+    pub(super) fn pump_limited(&mut self, now: Instant) {
+        self.pump_sources(now);
+        let waiting = |(id, peer): (&NodeId, &Peer)| (!peer.queue.is_empty()).then_some(*id);
+        let peers: Vec<NodeId> = self.peers.iter().filter_map(waiting).collect();
+        for peer in peers {
+            self.pump(now, peer);
+        }
+    }
+
     pub(super) fn on_transport(&mut self, now: Instant, event: vmdt_rdt::Event) {
         use vmdt_rdt::Event as E;
         match event {
@@ -297,6 +314,10 @@ impl Core {
                     p.address = Some(address);
                 }
                 p.up(now);
+                if let Some(limit) = self.config.rate_limit {
+                    // there is a session: it was just reported
+                    let _ = self.rdt.set_session_limit(now, peer, Some(limit));
+                }
                 self.send_profile(now, peer);
                 if self.is_member(peer) {
                     self.event(Event::PathUp { peer, address });

@@ -17,6 +17,7 @@ mod envelope;
 mod event;
 mod incoming;
 mod keys;
+mod limits;
 mod links;
 mod open;
 mod outgoing;
@@ -54,6 +55,7 @@ pub use config::{
 pub use envelope::{DIGEST_LEN, Envelope, EnvelopeError, Kind, MAX_ENVELOPE, MAX_NAME};
 pub use event::{Carried, Event, Paths, Progress, Receipt, TransferError};
 pub use keys::{KeyChange, MAX_PETNAME, MAX_PETNAMES, PetnameError};
+pub use limits::SendOptions;
 pub use open::PeerConn;
 pub use placement::{
     Candidate, Carrier, Carriers, Explanation, Placement, PlacementError, Quality,
@@ -206,6 +208,7 @@ pub struct Core {
     peers: BTreeMap<NodeId, Peer>,
     /// Peers whose next share waits until the transport has sent most of the one before.
     held_back: BTreeSet<NodeId>,
+    limits: limits::Limits,
     /// Octets of shares that are arriving from all peers.
     arriving: usize,
     outgoing: BTreeMap<MessageId, Outgoing>,
@@ -286,6 +289,7 @@ impl Core {
             config,
             peers: BTreeMap::new(),
             held_back: BTreeSet::new(),
+            limits: limits::Limits::default(),
             arriving: 0,
             outgoing: BTreeMap::new(),
             spreads: BTreeMap::new(),
@@ -448,6 +452,9 @@ impl Core {
         if self.receipts.poll_timeout().is_some_and(|t| t <= now) {
             self.send_receipts(now, false);
         }
+        if self.limits.is_due(now) {
+            self.pump_limited(now);
+        }
         if self.tick_at.is_some_and(|t| t <= now) {
             self.tick_at = None;
             self.tick(now);
@@ -491,6 +498,7 @@ impl Core {
             self.collector.poll_timeout(),
             self.tick_at,
             self.receipts.poll_timeout(),
+            self.limits.poll_timeout(),
             self.seal.as_ref().map(Seal::renew_at),
         ]
         .into_iter()

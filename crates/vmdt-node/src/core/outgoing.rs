@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand_core::CryptoRng;
 use vmdt_pool::{Announcement, Placement as Placed};
+use vmdt_rdt::{Priority, TokenBucket};
 use vmdt_seal::identity::SecretIdentity;
 use vmdt_ssms::Threshold;
 use vmdt_ssms::v2::Position;
@@ -187,6 +188,9 @@ pub(crate) struct Outgoing {
     /// Whether it is to be sealed, and with what, once that is known.
     pub(crate) sealed: bool,
     pub(crate) seal: Option<OutSeal>,
+    pub(crate) priority: Priority,
+    /// Its own rate limit.
+    pub(crate) bucket: Option<TokenBucket>,
 }
 
 /// Why the next segment can't leave yet.
@@ -236,6 +240,12 @@ impl Outgoing {
         }
     }
 
+    /// Until when its rate limit holds back what was read.
+    pub(crate) fn held_until(&mut self, now: Instant) -> Option<Instant> {
+        let octets = self.unplaced.as_ref()?.data.len() as u64;
+        self.bucket.as_mut()?.delay(now, octets)
+    }
+
     /// Octets of one share of the next segment, about.
     pub(crate) fn next_share(&self) -> usize {
         let octets = self.unplaced.as_ref().map_or(0, |piece| piece.data.len()) + MAX_ENVELOPE;
@@ -261,6 +271,9 @@ impl Outgoing {
         let Some(Unplaced { data, last }) = self.unplaced.take() else {
             return Ok(None);
         };
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take(data.len() as u64);
+        }
         self.hasher.update(&data);
         let digest = last.then(|| *self.hasher.finalize().as_bytes());
         self.digest = digest;

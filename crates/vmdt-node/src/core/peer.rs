@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use vmdt_pool::paths::Redundancy;
+use vmdt_rdt::Priority;
 use vmdt_wire::{FlowId, LineFramer, MessageId, RELAY_MAX_LINE, ShareIndex};
+
+use super::limits::Fair;
 
 /// Control lines that wait for a path, per peer; the oldest are dropped beyond it (all of them
 /// are repeated by whoever still needs an answer).
@@ -59,8 +62,36 @@ pub(crate) struct QueuedShare {
     pub(crate) from_pool: bool,
     /// Its place in the queue.
     pub(crate) turn: Turn,
+    pub(crate) priority: Priority,
+    /// Its place among those of its turn.
+    tag: u64,
     /// Some of it may have been written.
     pub(crate) begun: bool,
+}
+
+impl QueuedShare {
+    /// A share of which nothing was written yet.
+    pub(crate) fn new(
+        flow: FlowId,
+        parts: Vec<Bytes>,
+        from_pool: bool,
+        (turn, priority): (Turn, Priority),
+    ) -> QueuedShare {
+        QueuedShare {
+            flow,
+            parts: parts.into(),
+            from_pool,
+            turn,
+            priority,
+            tag: 0,
+            begun: false,
+        }
+    }
+
+    /// Octets still to be written.
+    pub(crate) fn octets(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum()
+    }
 }
 
 /// A share that is arriving.
@@ -83,6 +114,7 @@ pub(crate) struct Peer {
     pub(crate) lines: VecDeque<Bytes>,
     /// Shares that wait for the path or for room in its send buffer, in order.
     pub(crate) queue: VecDeque<QueuedShare>,
+    fair: Fair,
     /// Shares written to the transport and not yet delivered; the value says whether the share
     /// came from the pool.
     pub(crate) written: BTreeMap<FlowId, bool>,
@@ -112,6 +144,7 @@ impl Peer {
             backoff: FIRST_BACKOFF,
             lines: VecDeque::new(),
             queue: VecDeque::new(),
+            fair: Fair::default(),
             written: BTreeMap::new(),
             sent: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -166,15 +199,25 @@ impl Peer {
 
     /// Octets of shares that wait for the path.
     pub(crate) fn waiting_octets(&self) -> usize {
-        let parts = self.queue.iter().flat_map(|share| &share.parts);
-        parts.map(Bytes::len).sum()
+        self.queue.iter().map(QueuedShare::octets).sum()
     }
 
-    /// Puts a share in its place: behind those that began, and behind those of its turn.
-    pub(crate) fn enqueue(&mut self, share: QueuedShare) {
-        let before = |other: &QueuedShare| other.begun || other.turn <= share.turn;
+    /// Puts a share in its place: behind those that began, and among those of its turn as its
+    /// priority says.
+    pub(crate) fn enqueue(&mut self, mut share: QueuedShare) {
+        share.tag = self.fair.tag(share.priority, share.octets());
+        let place = (share.turn, share.tag);
+        let before = |other: &QueuedShare| other.begun || (other.turn, other.tag) <= place;
         let at = self.queue.partition_point(before);
         self.queue.insert(at, share);
+    }
+
+    /// The first share in the queue begins to be written.
+    pub(crate) fn begin(&mut self) {
+        if let Some(share) = self.queue.front_mut() {
+            share.begun = true;
+            self.fair.begins(share.tag);
+        }
     }
 
     /// The flow that brings a share now, if one does.
@@ -236,6 +279,7 @@ impl Peer {
         self.pulse = super::rating::Pulse::default();
         self.arriving.clear();
         self.arriving_octets = 0;
+        self.fair = Fair::default();
         let mut lost: Vec<(FlowId, bool)> = std::mem::take(&mut self.written).into_iter().collect();
         lost.extend(self.queue.drain(..).map(|q| (q.flow, q.from_pool)));
         lost

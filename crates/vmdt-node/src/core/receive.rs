@@ -610,6 +610,7 @@ impl Core {
             parts: vec![octets],
             from_pool: true,
             turn: if asked { Turn::Urgent } else { Turn::Active },
+            priority: vmdt_rdt::Priority::Normal,
         };
         if !self.send_share(now, receiver, parcel) {
             // the lease ends by itself; then it is offered again

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vmdt_pool::paths::Scheduler;
+use vmdt_rdt::TokenBucket;
 use vmdt_ssms::Threshold;
 use vmdt_wire::{ErrorCode, Message, MessageId, MessageName, NodeId};
 
 use super::config::MAX_WINDOW;
 use super::envelope::Kind;
 use super::event::{Paths, TransferError};
+use super::limits::SendOptions;
 use super::links::Parcel;
 use super::outgoing::{Outgoing, Problem, Source, Unplaced};
 use super::peer::Turn;
@@ -43,6 +45,22 @@ impl Core {
         kind: Kind,
         name: &str,
         total: Option<u64>,
+    ) -> Result<MessageId, TransferError> {
+        self.send_with(now, to, kind, name, total, SendOptions::new())
+    }
+
+    /// As [`send`](Self::send), with options.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub fn send_with(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        kind: Kind,
+        name: &str,
+        total: Option<u64>,
+        options: SendOptions,
     ) -> Result<MessageId, TransferError> {
         if to == self.config.id {
             return Err(TransferError::ToSelf);
@@ -117,6 +135,8 @@ impl Core {
             last_problem: None,
             sealed: to.is_sealed(),
             seal: None,
+            priority: options.priority,
+            bucket: options.limit.map(|limit| TokenBucket::new(now, limit)),
         };
         if !open {
             // fail at once, not after the first octets were read
@@ -270,6 +290,14 @@ impl Core {
                 return;
             }
         }
+        if let Some(at) = self
+            .outgoing
+            .get_mut(&id)
+            .and_then(|out| out.held_until(now))
+        {
+            self.limits.wait(at);
+            return;
+        }
         let (placement, more) = match self.place_next(now, id) {
             Ok(Some(placed)) => placed,
             Ok(None) => return,
@@ -324,6 +352,8 @@ impl Core {
             return;
         };
         let (to, k) = (spread.to, spread.k);
+        let out = self.outgoing.get(&spread.transfer);
+        let priority = out.map_or_else(Default::default, |out| out.priority);
         let due: Vec<(Carrier, Parcel)> = spread
             .placement
             .iter()
@@ -350,6 +380,7 @@ impl Core {
                                 (false, true) => Turn::Active,
                                 (false, false) => Turn::Frozen,
                             },
+                            priority,
                         },
                     )
                 })

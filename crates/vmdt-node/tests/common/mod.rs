@@ -21,7 +21,7 @@ use vmdt_control::{
 use vmdt_node::core::{
     ClusterPlan, Core, CoreConfig, Event, Kind, Output, Receipt, Sealing, SinkOp, TransferError,
 };
-use vmdt_node::{ClusterId, MessageId, NodeId};
+use vmdt_node::{ClusterId, MessageId, NodeId, SendOptions};
 use vmdt_rdt::{Endpoint, SessionState};
 use vmdt_seal::identity::SecretIdentity;
 use vmdt_seal::invite::{InviteTerms, Rights};
@@ -238,6 +238,22 @@ impl World {
         let id = self.hosts[i]
             .core
             .send(now, to, kind, name.unwrap_or(""), total)?;
+        self.hosts[i].sources.insert(id, (content, 0));
+        self.drain(i);
+        Ok(id)
+    }
+
+    /// Sends a message with options.
+    pub fn send_with(
+        &mut self,
+        i: usize,
+        to: NodeId,
+        content: Bytes,
+        options: SendOptions,
+    ) -> Result<MessageId, TransferError> {
+        let (now, total) = (self.now(), Some(content.len() as u64));
+        let core = &mut self.hosts[i].core;
+        let id = core.send_with(now, to, Kind::Octets, "", total, options)?;
         self.hosts[i].sources.insert(id, (content, 0));
         self.drain(i);
         Ok(id)
