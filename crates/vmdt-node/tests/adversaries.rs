@@ -634,7 +634,7 @@ fn a_recorded_world_delivers_nothing_when_it_is_replayed_at_once_or_an_hour_late
                 )
             };
             let told = h.events.iter().filter(confirmed).count();
-            (h.received.len(), usage.entries as u64, usage.octets, told)
+            (h.received.len(), usage.entries, usage.octets, told)
         };
         w.hosts.iter().map(of).collect()
     };
