@@ -408,6 +408,13 @@ impl NodeBuilder {
             config.set_transport(transport);
         }
 
+        if open || self.allow_open_peers {
+            tracing::warn!(
+                own = open,
+                peers = self.allow_open_peers,
+                "profile 1.0 is configured: what goes by it is neither encrypted nor authenticated"
+            );
+        }
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (events_in, events) = mpsc::channel(EVENTS);
         let (changed, watch) = watch::channel(0);

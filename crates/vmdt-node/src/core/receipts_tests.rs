@@ -259,7 +259,7 @@ fn receipts_kept_are_bounded_and_the_oldest_go_first() {
     let shown = receipts.find(id(TRANSFER)).unwrap();
     assert_eq!(shown.segments.len() as u64 + shown.forgotten, count.into());
     assert_eq!(shown.segments.last().unwrap().number, count - 1);
-    assert_eq!(shown.segments[0].number as u64, shown.forgotten);
+    assert_eq!(u64::from(shown.segments[0].number), shown.forgotten);
     assert_eq!(receipts.by_message.len(), shown.segments.len());
     assert_eq!(receipts.find(message(0)), None);
 }

@@ -691,11 +691,12 @@ impl Core {
     fn rebuild(&mut self, now: Instant, message: MessageId, shares: Vec<(NonZeroU8, Bytes)>) {
         if let Some(opened) = self.seal.as_mut().and_then(|seal| seal.open(message)) {
             return match opened {
-                Ok((position, plain, manifest)) => {
-                    if position.last {
-                        self.receipts.opened(message, manifest);
+                Ok(opened) => {
+                    if opened.position.last {
+                        self.receipts.opened(message, opened.manifest_digest);
                     }
-                    self.rebuilt(now, message, Some(position), plain.into());
+                    let position = Some(opened.position);
+                    self.rebuilt(now, message, position, opened.plain.into());
                 }
                 // every share was genuine: it is the sender's doing
                 Err(error) => {

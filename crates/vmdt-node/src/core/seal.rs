@@ -77,6 +77,13 @@ struct Opening {
     secret: SegmentSecret,
 }
 
+/// A segment that was opened.
+pub(crate) struct Opened {
+    pub(crate) position: Position,
+    pub(crate) plain: Vec<u8>,
+    pub(crate) manifest_digest: [u8; 32],
+}
+
 /// What seals an outgoing transfer.
 pub(crate) struct OutSeal {
     context: TransferContext,
@@ -444,17 +451,20 @@ impl Seal {
         opening.shares.manifest().share_digest(index).map(short)
     }
 
-    /// Opens a message, once k of its shares were added: where it stands, its octets and the digest
-    /// of its manifest. `None` for a message that was not expected. The error says that its sender
-    /// made it so that it can't be opened.
+    /// Opens a message, once k of its shares were added. `None` for a message that was not
+    /// expected. The error says that its sender made it so that it can't be opened.
     pub(crate) fn open(
         &mut self,
         message: MessageId,
-    ) -> Option<Result<(Position, Vec<u8>, [u8; 32]), vmdt_ssms::v2::OpenError>> {
+    ) -> Option<Result<Opened, vmdt_ssms::v2::OpenError>> {
         let opening = self.openings.remove(&message)?;
         let position = opening.shares.manifest().position();
         let opened = opening.shares.open_bound(opening.secret.as_octets());
-        Some(opened.map(|plain| (position, plain, opening.manifest_digest)))
+        Some(opened.map(|plain| Opened {
+            position,
+            plain,
+            manifest_digest: opening.manifest_digest,
+        }))
     }
 
     /// Forgets a message that will not be opened.

@@ -78,6 +78,8 @@ pub struct Host {
     pub done: BTreeMap<MessageId, Result<Receipt, TransferError>>,
     pub events: Vec<Event>,
     pub puppet: Option<Puppet>,
+    /// Lines that were to go to peers of profile 1.0.
+    pub open_lines: u64,
     port: u16,
 }
 
@@ -182,6 +184,7 @@ impl World {
                 done: BTreeMap::new(),
                 events: Vec::new(),
                 puppet: None,
+                open_lines: 0,
                 port: 40_000,
             });
         }
@@ -652,6 +655,7 @@ impl World {
                         assert!(again.is_none(), "a transfer ends once");
                     }
                     Output::SendLine { op, .. } => {
+                        host.open_lines += 1;
                         host.core
                             .line_sent(now, op, Err("no such peers here".into()));
                     }
