@@ -142,6 +142,35 @@ pub enum Event {
         /// Who handed it over.
         from: NodeId,
     },
+    /// Every segment of a transfer is on disk at enough holders: its receiver can fetch it without
+    /// this node. Only of transfers that are kept.
+    Deposited {
+        /// The transfer.
+        id: MessageId,
+        /// Who is to get it.
+        to: NodeId,
+    },
+    /// A transfer that an earlier run of this node began has arrived.
+    Delivered {
+        /// The transfer.
+        id: MessageId,
+        /// Who has it.
+        to: NodeId,
+    },
+    /// A transfer that an earlier run of this node began has failed.
+    SendFailed {
+        /// The transfer.
+        id: MessageId,
+        /// Who was to get it.
+        to: NodeId,
+        /// Why.
+        error: TransferError,
+    },
+    /// The store took nothing. It is tried again, and what was to be kept with it failed.
+    StorageFailed {
+        /// Why.
+        reason: vmdt_pool::StorageError,
+    },
     /// A message goes to or comes from a peer of profile 1.0 unprotected.
     OpenPeer {
         /// The peer.
@@ -313,6 +342,18 @@ pub enum TransferError {
         peer: NodeId,
         /// What is wrong.
         what: &'static str,
+    },
+    /// This node's store took nothing.
+    #[error("it can't be kept here: {reason}")]
+    Storage {
+        /// Why.
+        reason: vmdt_pool::StorageError,
+    },
+    /// Its time is over.
+    #[error("the other side, {peer}, was not there in time")]
+    Expired {
+        /// The other side.
+        peer: NodeId,
     },
     /// The node was closed.
     #[error("the node is closed")]

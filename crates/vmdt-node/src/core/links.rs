@@ -298,6 +298,7 @@ impl Core {
                 }
                 p.up(now);
                 self.send_profile(now, peer);
+                self.peer_came(now, peer);
                 if self.is_member(peer) {
                     self.event(Event::PathUp { peer, address });
                 }
@@ -404,6 +405,7 @@ impl Core {
             }
         }
         if forgot {
+            let stored = self.stored_at(id);
             for spread in self.spreads.values_mut() {
                 let lost: Vec<_> = spread
                     .placement
@@ -412,6 +414,10 @@ impl Core {
                     .map(|(i, _)| i)
                     .collect();
                 for index in lost {
+                    // what it has on disk it has still
+                    if stored.contains(&(spread.id, index)) {
+                        continue;
+                    }
                     if let Some(own) = spread.shares.get_mut(&index) {
                         own.sent = false;
                     }
@@ -441,6 +447,7 @@ impl Core {
         if self.is_not_needed(flow) {
             self.drop_arriving(id, flow);
             self.rdt.stop(now, id, flow, code::NOT_NEEDED);
+            self.not_needed_from(now, id, flow);
             return;
         }
         while let Some(bytes) = self.rdt.read(now, id, flow) {
@@ -557,6 +564,7 @@ impl Core {
                         if moved {
                             self.ensure_path(now, id);
                         }
+                        self.peer_came(now, id);
                         self.pump_sources(now);
                     }
                 }
