@@ -78,6 +78,7 @@ pub struct NodeBuilder {
     storage: Option<PathBuf>,
     expiry: Option<Duration>,
     repair_after: Option<Duration>,
+    health_checks: Option<Duration>,
 }
 
 impl Default for NodeBuilder {
@@ -107,6 +108,7 @@ impl Default for NodeBuilder {
             storage: None,
             expiry: None,
             repair_after: None,
+            health_checks: Some(Duration::from_secs(30)),
         }
     }
 }
@@ -300,6 +302,14 @@ impl NodeBuilder {
         self
     }
 
+    /// How often members are asked whether they answer; see [`CoreConfig::set_health_checks`]. 30 s
+    /// by default.
+    #[must_use]
+    pub fn health_checks(mut self, every: Option<Duration>) -> Self {
+        self.health_checks = every;
+        self
+    }
+
     /// How long a holder may be away; see [`CoreConfig::set_repair_after`]. 10 minutes by default.
     #[must_use]
     pub fn repair_after(mut self, time: Duration) -> Self {
@@ -438,6 +448,7 @@ impl NodeBuilder {
         if let Some(transport) = self.transport {
             config.set_transport(transport);
         }
+        config.set_health_checks(self.health_checks)?;
         if let Some(time) = self.expiry {
             config.set_expiry(time)?;
         }

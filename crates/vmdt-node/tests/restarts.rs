@@ -10,6 +10,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -308,7 +309,7 @@ fn a_holder_with_a_full_disk_confirms_nothing_and_the_others_do() {
 }
 
 /// Everybody is killed again and again, on bad links; several transfers in both directions.
-fn carnage(seed: u64) -> Result<(), String> {
+fn carnage(seed: u64, arrivals: &Cell<(usize, usize)>) -> Result<(), String> {
     let mut dice = SimRng::from_seed(seed).fork("carnage");
     let link = LinkConfig::sample(&mut dice.fork("link"), 0.1);
     let mut w = World::durable(seed, 5, link, |_| true, tune);
@@ -341,6 +342,8 @@ fn carnage(seed: u64) -> Result<(), String> {
     for (from, to, id, content) in &sent {
         let copies = copies(&w, *to, id);
         let confirmed = matches!(w.hosts[*from].done.get(id), Some(Ok(_)));
+        let (sum, all) = arrivals.get();
+        arrivals.set((sum + copies.len(), all + 1));
         match copies.as_slice() {
             [one] if *one == content => {}
             [] if !confirmed => {}
@@ -355,7 +358,11 @@ fn carnage(seed: u64) -> Result<(), String> {
 
 #[test]
 fn whoever_is_killed_whenever_nothing_arrives_twice_or_in_part() {
-    run_seeds(1000..1060, carnage);
+    let arrivals = Cell::new((0, 0));
+    run_seeds(1000..1060, |seed| carnage(seed, &arrivals));
+    // what was on disk at its sender when that was killed goes on
+    let (arrived, sent) = arrivals.get();
+    assert!(arrived * 100 >= sent * 95, "{arrived} of {sent}");
 }
 
 #[test]
@@ -371,4 +378,95 @@ fn the_same_seed_gives_the_same_restarts() {
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
+}
+
+/// Deposits at four holders, of which one goes, and a while later another; then the sender. Whether
+/// the receiver still gets it.
+fn two_holders_lost(repair_after: Duration) -> (bool, World) {
+    let link = LinkConfig::new().delay(Duration::from_millis(10));
+    let mut w = World::durable(
+        9,
+        6,
+        link,
+        |_| true,
+        |config| {
+            tune(config);
+            config.set_repair_after(repair_after).unwrap();
+        },
+    );
+    w.cluster(5, 3, false);
+    let content = content(90_000);
+    let id = deposit(&mut w, None, &content);
+    for holder in [2, 3] {
+        w.kill(holder);
+        w.run_for(Duration::from_secs(120));
+    }
+    w.kill(SENDER);
+    w.restart(RECEIVER);
+    w.run_for(Duration::from_secs(300));
+    w.check_privacy(3, &[SENDER, RECEIVER]).unwrap();
+    (copies(&w, RECEIVER, &id) == [&content], w)
+}
+
+#[test]
+fn shares_of_a_holder_that_stays_away_are_made_good_while_their_sender_is_there() {
+    let (arrived, w) = two_holders_lost(Duration::from_secs(60));
+    assert!(arrived);
+    let repaired = |e: &Event| matches!(e, Event::Repaired { .. });
+    assert!(w.hosts[SENDER].events.iter().any(repaired));
+    // without a repair there are not enough
+    let (arrived, _) = two_holders_lost(Duration::from_secs(3600));
+    assert!(!arrived);
+}
+
+#[test]
+fn members_are_asked_whether_they_answer_and_those_that_do_not_are_told_of() {
+    let link = LinkConfig::new().delay(Duration::from_millis(10));
+    let mut w = World::new(10, 5, link, |config| {
+        tune(config);
+        config
+            .set_health_checks(Some(Duration::from_secs(5)))
+            .unwrap();
+    });
+    w.cluster(5, 3, false);
+    w.run_for(Duration::from_secs(10));
+    let (lost, of) = (w.id(4), |w: &World, up: bool| {
+        let lost = w.id(4);
+        let events = w.hosts[0].events.iter();
+        let told = events.filter(|e| match e {
+            Event::PeerUp { peer } => up && *peer == lost,
+            Event::PeerDown { peer } => !up && *peer == lost,
+            _ => false,
+        });
+        told.count()
+    });
+    assert_eq!((of(&w, true), of(&w, false)), (1, 0));
+    let report = |w: &mut World| {
+        let reports = w.with(0, |core, now| core.peer_reports(now));
+        reports.into_iter().find(|r| r.peer == lost).unwrap()
+    };
+    let before = report(&mut w);
+    assert_eq!(before.health, vmdt_node::Health::Up);
+    assert!(before.srtt.is_some() && before.score > 0.5);
+    w.kill(4);
+    w.run_for(Duration::from_secs(60));
+    assert_eq!((of(&w, true), of(&w, false)), (1, 1), "said once");
+    let down = report(&mut w);
+    assert_eq!(down.health, vmdt_node::Health::Down);
+    assert!(down.unanswered >= 3 && down.score < before.score);
+    w.restart(4);
+    let rejoined = w.now();
+    let up = |w: &World| {
+        let events = w.hosts[0].events.iter();
+        events
+            .filter(|e| matches!(e, Event::PeerUp { peer } if *peer == lost))
+            .count()
+            == 2
+    };
+    // it is no member any more until it joins, and is asked all the same
+    w.run_until(Duration::from_secs(400), up).unwrap();
+    assert!(
+        w.now() - rejoined < Duration::from_secs(310),
+        "the pause is bounded"
+    );
 }

@@ -114,6 +114,7 @@ pub struct CoreConfig {
     pub(crate) min_distinct_networks: u8,
     pub(crate) operators: BTreeMap<NodeId, Arc<str>>,
     pub(crate) expiry: Duration,
+    pub(crate) health_checks: Option<Duration>,
     pub(crate) repair_after: Duration,
     pub(crate) rdt: vmdt_rdt::Config,
     pub(crate) sealing: Option<Sealing>,
@@ -191,6 +192,7 @@ impl CoreConfig {
             min_distinct_networks: 0,
             operators: BTreeMap::new(),
             expiry: MAX_EXPIRY,
+            health_checks: None,
             repair_after: Duration::from_secs(600),
             rdt: default_transport(),
             sealing: None,
@@ -355,6 +357,20 @@ impl CoreConfig {
         let max = MAX_EXPIRY.as_secs();
         within("expiry (s)", time.as_secs(), 60, max)?;
         self.expiry = time;
+        Ok(self)
+    }
+
+    /// How often each member is asked whether it answers, in profile 1.1: 1 s to 1 day. An unanswered
+    /// check is repeated after 1 s, doubling to 5 min; after 3 the member counts as down. `None` turns
+    /// that off, as it is by default here.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when out of bounds.
+    pub fn set_health_checks(&mut self, every: Option<Duration>) -> Result<&mut Self, ConfigError> {
+        if let Some(every) = every {
+            within("health_checks (s)", every.as_secs(), 1, 86_400)?;
+        }
+        self.health_checks = every;
         Ok(self)
     }
 

@@ -128,6 +128,40 @@ pub enum Event {
         /// The member.
         peer: NodeId,
     },
+    /// A member answers health checks, for the first time or again.
+    PeerUp {
+        /// The member.
+        peer: NodeId,
+    },
+    /// A member did not answer several health checks in a row.
+    PeerDown {
+        /// The member.
+        peer: NodeId,
+    },
+    /// A share is later than it should be: its holder is asked for it again.
+    ShareLate {
+        /// The message.
+        message: MessageId,
+        /// Which share.
+        index: u8,
+        /// Who was to bring it.
+        holder: NodeId,
+    },
+    /// Shares of a transfer whose carrier was lost were given to others.
+    Repaired {
+        /// The transfer.
+        id: MessageId,
+        /// How many shares.
+        shares: usize,
+    },
+    /// Shares of a transfer whose carrier was lost have no other that may take them: it goes on with
+    /// fewer to spare.
+    Degraded {
+        /// The transfer.
+        id: MessageId,
+        /// How many shares.
+        shares: usize,
+    },
     /// A member was banned from carrying shares, on proof that it misbehaved.
     Banned {
         /// The member.

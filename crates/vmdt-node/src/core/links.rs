@@ -546,6 +546,10 @@ impl Core {
                 }
                 match state {
                     MemberState::Away | MemberState::Left => {
+                        self.holder_away(now, id);
+                        if state == MemberState::Left {
+                            self.unwatch_health(id);
+                        }
                         self.collector.holder_lost(now, id);
                         self.replace_carrier(now, id);
                     }

@@ -16,6 +16,7 @@ mod config;
 mod durable;
 mod envelope;
 mod event;
+mod health;
 mod incoming;
 mod links;
 mod open;
@@ -39,7 +40,7 @@ use rand_core::{Rng, SeedableRng};
 use vmdt_control::{
     Member, MemberConfig, MemberEvent, MemberOutput, Reply, Request, RequestError, RequestId,
 };
-use vmdt_pool::reputation::{Reputation, ReputationConfig, ReputationEvent};
+use vmdt_pool::reputation::{Reputation, ReputationConfig};
 use vmdt_pool::{Collector, CollectorConfig, Pool, PoolConfig};
 use vmdt_rdt::{EcnCodepoint, Endpoint, Transmit};
 use vmdt_seal::session::Local;
@@ -257,6 +258,7 @@ pub struct Core {
     seal: Option<Seal>,
     relayed_peers: relay::RelayedPeers,
     durable: Option<durable::Durable>,
+    checks: health::Checks,
     outputs: VecDeque<Output>,
     tick_at: Option<Instant>,
     stats: CoreStats,
@@ -300,6 +302,11 @@ impl Core {
         let mut collector = Collector::new(CollectorConfig::new(config.id));
         let hedges = config.hedging.fraction > 0.0;
         collector.set_hedging(hedges.then_some(config.hedging));
+        let usual = ReputationConfig::default();
+        let reputation = Reputation::new(ReputationConfig {
+            check_every: config.health_checks.unwrap_or(usual.check_every),
+            ..usual
+        });
         let mut core = Core {
             rdt,
             pool,
@@ -322,12 +329,13 @@ impl Core {
             last_rebuilt: None,
             early: receive::Early::default(),
             open: open::OpenPeers::default(),
-            reputation: Reputation::new(ReputationConfig::default()),
+            reputation,
             explained: rating::Explained::default(),
             looked_at: None,
             seal,
             relayed_peers: relay::RelayedPeers::default(),
             durable: None,
+            checks: health::Checks::default(),
             outputs: VecDeque::new(),
             tick_at: None,
             stats: CoreStats::default(),
@@ -475,7 +483,8 @@ impl Core {
         {
             self.renew_profile(now);
         }
-        self.tick_notes(now);
+        self.look_after_shares(now);
+        self.reputation.handle_timeout(now);
         if self.tick_at.is_some_and(|t| t <= now) {
             self.tick_at = None;
             self.tick(now);
@@ -520,6 +529,7 @@ impl Core {
             self.tick_at,
             self.seal.as_ref().map(Seal::renew_at),
             self.durable_timeout(),
+            self.reputation.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -582,6 +592,7 @@ impl Core {
 
     /// Lets the parts hear of each other until all is quiet.
     fn settle(&mut self, now: Instant) {
+        self.look_for_answers(now);
         loop {
             let mut quiet = true;
             while let Some(event) = self.rdt.poll_event() {
@@ -601,9 +612,7 @@ impl Core {
                 self.on_collector(now, event);
             }
             while let Some(event) = self.reputation.poll_event() {
-                if let ReputationEvent::Banned { peer, .. } = event {
-                    self.event(Event::Banned { peer });
-                }
+                self.on_reputation(now, event);
             }
             if quiet {
                 break;

@@ -258,10 +258,10 @@ impl Core {
                 index,
             } if holder == from => {
                 let index = u8::try_from(index).ok().and_then(NonZeroU8::new);
-                if let Some((id, index)) = message.to_message_id().zip(index) {
-                    if !self.is_unknown_to_us(now, from, id) {
-                        self.on_stored(from, id, index);
-                    }
+                if let Some((id, index)) = message.to_message_id().zip(index)
+                    && !self.is_unknown_to_us(now, from, id)
+                {
+                    self.on_stored(from, id, index);
                 }
             }
             Message::Profile { id, profile } => self.on_profile(now, id, &profile),
@@ -657,6 +657,11 @@ impl Core {
                 index,
                 holder,
             } => {
+                self.event(Event::ShareLate {
+                    message,
+                    index: index.get(),
+                    holder,
+                });
                 let line = Message::SharePoolClaim {
                     message: MessageName::from(message),
                     claimer: self.config.id,

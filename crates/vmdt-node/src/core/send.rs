@@ -1,7 +1,7 @@
 //! Sending: asking the source for content, spreading its segments, moving shares when a carrier
 //! is lost, and hearing that they arrived.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
@@ -418,18 +418,32 @@ impl Core {
             .filter(|s| s.to == lost || s.placement.iter().any(|(_, c)| c == Carrier::Member(lost)))
             .map(|s| s.id)
             .collect();
+        let mut outcome: BTreeMap<MessageId, (usize, usize)> = BTreeMap::new();
         for message in affected {
-            self.move_shares(now, message);
+            let transfer = self.spreads.get(&message).map(|spread| spread.transfer);
+            let (moved, left) = self.move_shares(now, message);
+            if let Some(transfer) = transfer {
+                let sum = outcome.entry(transfer).or_default();
+                *sum = (sum.0 + moved, sum.1 + left);
+            }
+        }
+        for (id, (moved, left)) in outcome {
+            if moved > 0 {
+                self.event(Event::Repaired { id, shares: moved });
+            }
+            if left > 0 {
+                self.event(Event::Degraded { id, shares: left });
+            }
         }
     }
 
     /// Moves the shares of a message whose carriers are gone, as far as the rule allows.
-    fn move_shares(&mut self, now: Instant, message: MessageId) {
+    fn move_shares(&mut self, now: Instant, message: MessageId) -> (usize, usize) {
         let Some(spread) = self.spreads.get(&message) else {
-            return;
+            return (0, 0);
         };
         let Some(out) = self.outgoing.get(&spread.transfer) else {
-            return;
+            return (0, 0);
         };
         let mut carriers = self.carriers_for(now, out);
         // what seems dead is left if there is another way, and not turned to
@@ -442,11 +456,14 @@ impl Core {
             .iter()
             .filter(|(_, carrier)| match carrier {
                 Carrier::Direct => carriers.direct.is_none(),
-                Carrier::Member(id) => !carriers.members.iter().any(|c| c.id == *id),
+                Carrier::Member(id) => {
+                    !carriers.members.iter().any(|c| c.id == *id) && !self.in_grace(message, *id)
+                }
                 Carrier::Server => !carriers.server,
             })
             .map(|(index, _)| index)
             .collect();
+        let lost = gone.len();
         let mut moved = Vec::new();
         if let Some(spread) = self.spreads.get_mut(&message) {
             // shares that had no place at first may have one now
@@ -469,8 +486,9 @@ impl Core {
                 }
             }
         }
+        let count = (moved.len(), lost.saturating_sub(moved.len()));
         if moved.is_empty() {
-            return;
+            return count;
         }
         if let Some(out) = self
             .spreads
@@ -483,6 +501,7 @@ impl Core {
         }
         self.hand_out(now, message);
         self.announce(now, message);
+        count
     }
 
     /// A holder would not take a share.
@@ -825,7 +844,7 @@ impl Core {
             };
             self.send_line(now, holder, line);
         }
-        self.move_shares(now, message);
+        let _ = self.move_shares(now, message);
         self.hand_out(now, message);
     }
 

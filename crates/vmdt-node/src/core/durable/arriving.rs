@@ -5,7 +5,7 @@
 //! holders, who send it again.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use crate::core::{Core, Output, SinkOp};
 
 /// The running digest of a content, for [`Core::sink_resumed`].
 #[derive(Debug, Clone, Default)]
-pub struct ContentHash(pub(in crate::core) blake3::Hasher);
+pub struct ContentHash(pub(in crate::core) Box<blake3::Hasher>);
 
 impl ContentHash {
     /// Of nothing yet.
@@ -211,12 +211,7 @@ impl Core {
     }
 
     /// A file has its name. Returns whether that is to be on disk before it is told.
-    pub(in crate::core) fn keep_named(
-        &mut self,
-        now: Instant,
-        handle: u64,
-        path: &PathBuf,
-    ) -> bool {
+    pub(in crate::core) fn keep_named(&mut self, now: Instant, handle: u64, path: &Path) -> bool {
         let Some(arrival) = self.arrival(handle) else {
             return false;
         };
@@ -231,7 +226,7 @@ impl Core {
         self.ended_set.insert(key, true);
         self.ended.push_back(key);
         if let Some(durable) = &mut self.durable {
-            let then = Then::Named(handle, path.clone());
+            let then = Then::Named(handle, path.to_owned());
             durable.mark_then(Key::Ended(key.0, key.1), then);
         }
         true
@@ -371,7 +366,7 @@ impl Core {
         let Some(incoming) = self.incoming.get_mut(&handle) else {
             return;
         };
-        incoming.resumed(now, hash.0);
+        incoming.resumed(now, *hash.0);
         self.drain_incoming(now, handle);
         self.settle(now);
     }

@@ -37,6 +37,8 @@ impl Core {
 
     /// A member is there: what waited for it goes on, and it is asked about what is held of its own.
     pub(in crate::core) fn peer_came(&mut self, now: Instant, peer: NodeId) {
+        self.holder_back(peer);
+        self.watch_health(now, peer);
         self.hand_what_waited(now, peer);
         self.compare_notes(now, Some(peer));
     }
@@ -91,8 +93,9 @@ impl Core {
         held.then_some(durable.notes_at)
     }
 
-    /// Asks about what has been held for long.
-    pub(in crate::core) fn tick_notes(&mut self, now: Instant) {
+    /// Repairs, and asks about what has been held for long.
+    pub(in crate::core) fn look_after_shares(&mut self, now: Instant) {
+        self.repair(now);
         if self.notes_at().is_none_or(|at| at > now) {
             return;
         }

@@ -17,6 +17,7 @@
 mod arriving;
 mod holding;
 pub(crate) mod records;
+mod repairing;
 mod restore;
 mod sending;
 
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vmdt_control::RequestId;
+use vmdt_pool::repair::Watch;
 use vmdt_pool::{Anchor, Change, OpId, Persist, StorageError};
 use vmdt_wire::{ClusterId, MessageId, NodeId};
 
@@ -135,10 +137,14 @@ pub(crate) struct Durable {
     waiting: BTreeMap<NodeId, BTreeSet<(MessageId, NonZeroU8)>>,
     /// When senders are asked about what is held of theirs.
     notes_at: Instant,
+    /// Says when members have been away for too long.
+    watch: Watch,
+    /// Those that have.
+    gone: BTreeSet<NodeId>,
 }
 
 impl Durable {
-    fn new(anchor: Anchor) -> Durable {
+    fn new(anchor: Anchor, grace: Duration) -> Durable {
         Durable {
             anchor,
             queue: VecDeque::new(),
@@ -161,6 +167,8 @@ impl Durable {
             confirmed_order: VecDeque::new(),
             waiting: BTreeMap::new(),
             notes_at: anchor.at + holding::NOTES_EVERY,
+            watch: Watch::new(grace),
+            gone: BTreeSet::new(),
         }
     }
 
@@ -204,7 +212,9 @@ impl Core {
     pub(super) fn durable_timeout(&self) -> Option<Instant> {
         let durable = self.durable.as_ref()?;
         let pause = durable.pause.filter(|_| durable.out.is_none());
-        pause.into_iter().chain(self.notes_at()).min()
+        let watch = durable.watch.poll_timeout();
+        let all = pause.into_iter().chain(self.notes_at()).chain(watch);
+        all.min()
     }
 
     /// Asks for the next batch to be written, if there is something to write and none is out.

@@ -152,7 +152,7 @@ impl Core {
             damaged: found.damaged + report.damaged,
             ..Recovered::default()
         };
-        let mut durable = Durable::new(anchor);
+        let mut durable = Durable::new(anchor, core.config.repair_after);
         if found.owner.is_none() {
             durable.mark(Key::Owner);
         }
@@ -312,6 +312,10 @@ impl Core {
                 self.send_line(now, holder, line);
             }
             return;
+        }
+        for holder in &record.holders {
+            // until they are seen
+            durable.watch.lost(now, *holder);
         }
         let spread = Spread {
             record,
