@@ -608,7 +608,8 @@ impl Node {
         }
     }
 
-    /// Closes the node: transfers under way fail, the server and the peers are told. Takes at
+    /// Closes the node: transfers under way fail, unless its [`storage`](NodeBuilder::storage) keeps
+    /// them for the next run; the server and the peers are told. Takes at
     /// most about a second. Everything afterwards fails with [`NodeError::Closed`]; closing again
     /// does nothing.
     ///

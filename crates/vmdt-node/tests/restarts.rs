@@ -470,3 +470,32 @@ fn members_are_asked_whether_they_answer_and_those_that_do_not_are_told_of() {
         "the pause is bounded"
     );
 }
+
+#[test]
+fn holders_with_little_room_do_not_stop_a_transfer_whose_segments_are_confirmed_in_order() {
+    let link = LinkConfig::new()
+        .delay(Duration::from_millis(10))
+        .rate(20_000_000, 256 * 1024)
+        .loss(0.02);
+    for (seed, direct) in [(11, true), (12, false), (13, false)] {
+        let mut w = World::durable(
+            seed,
+            5,
+            link.clone(),
+            |_| true,
+            |config| {
+                tune(config);
+                config.set_segment(64 * 1024).unwrap();
+                config.set_pool_octets(1 << 20).unwrap();
+                config.set_allow_direct(direct);
+            },
+        );
+        w.cluster(5, 3, false);
+        let content = content(4_000_000);
+        let id = w
+            .send(SENDER, RECEIVER, Some("f"), content.clone())
+            .unwrap();
+        until_done(&mut w, &id, Duration::from_secs(300)).unwrap();
+        assert_eq!(copies(&w, RECEIVER, &id), [&content]);
+    }
+}
