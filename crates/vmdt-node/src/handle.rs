@@ -96,6 +96,17 @@ pub enum NodeError {
     /// The file with the node's key can't be used.
     #[error("the identity can't be used: {0}")]
     Identity(KeyFileError),
+    /// The folder of [`NodeBuilder::storage`] can't be used.
+    #[error("the storage in {} can't be used: {cause}", folder.display())]
+    Storage {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// What is wrong.
+        cause: vmdt_store::OpenError,
+    },
+    /// What an earlier run left can't be used.
+    #[error(transparent)]
+    Restore(crate::core::RestoreError),
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Randomness(getrandom::Error),
@@ -693,6 +704,28 @@ impl Node {
         self.start(to, Content::File(file), options).await
     }
 
+    /// Handles for transfers that an earlier run of this node began and that go on now, as its
+    /// [`storage`](NodeBuilder::storage) was kept; each is given out once. Sending the same file to
+    /// the same member again gives the same handle. How such a transfer ends is also an event,
+    /// [`Event::Delivered`] or [`Event::SendFailed`].
+    ///
+    /// # Errors
+    /// [`NodeError::Closed`].
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the handles may be gone; the transfers go on.
+    pub async fn resumed(&self) -> Result<Vec<Sending>, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        let commands = &self.inner.commands;
+        commands
+            .send(Command::Resumed(reply))
+            .await
+            .map_err(|_| NodeError::Closed)?;
+        let started = answer.await.map_err(|_| NodeError::Closed)?;
+        let held = started.into_iter();
+        Ok(held.map(|s| Sending::new(s, commands.clone())).collect())
+    }
+
     /// What happens at this node, in order. All handles share one queue of 1,024 events: each
     /// event goes to one reader. Messages that find it full wait, unconfirmed; other events are
     /// dropped.
@@ -703,7 +736,8 @@ impl Node {
         }
     }
 
-    /// Closes the node: transfers under way fail, the server and the peers are told. Takes at
+    /// Closes the node: transfers under way fail, unless its [`storage`](NodeBuilder::storage) keeps
+    /// them for the next run; the server and the peers are told. Takes at
     /// most about a second. Everything afterwards fails with [`NodeError::Closed`]; closing again
     /// does nothing.
     ///

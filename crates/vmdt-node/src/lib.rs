@@ -67,6 +67,8 @@ pub mod core;
 mod driver;
 mod files;
 mod handle;
+mod keeping;
+mod parts;
 mod sending;
 mod socket;
 

@@ -238,6 +238,13 @@ fn pool() -> impl Strategy<Value = Message> {
         }),
         (name(), node())
             .prop_map(|(message, receiver)| Message::SharePoolAck { message, receiver }),
+        (name(), node(), any::<u16>()).prop_map(|(message, holder, index)| {
+            Message::SharePoolStored {
+                message,
+                holder,
+                index,
+            }
+        }),
         (name(), any::<u16>())
             .prop_map(|(message, index)| Message::SharePoolUnfreeze { message, index }),
         name().prop_map(|message| Message::SharePoolRemove { message }),

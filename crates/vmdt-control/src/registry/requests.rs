@@ -375,6 +375,7 @@ fn not_for_server(message: &Message) -> Refusal {
         Message::SharePoolAdd(_)
         | Message::SharePoolClaim { .. }
         | Message::SharePoolAck { .. }
+        | Message::SharePoolStored { .. }
         | Message::SharePoolUnfreeze { .. }
         | Message::SharePoolRemove { .. } => "members send it to each other",
         _ => "a server sends it",

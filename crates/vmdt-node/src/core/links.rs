@@ -319,6 +319,7 @@ impl Core {
                     let _ = self.rdt.set_session_limit(now, peer, Some(limit));
                 }
                 self.send_profile(now, peer);
+                self.peer_came(now, peer);
                 if self.is_member(peer) {
                     self.event(Event::PathUp { peer, address });
                 }
@@ -428,6 +429,7 @@ impl Core {
             }
         }
         if forgot {
+            let stored = self.stored_at(id);
             for spread in self.spreads.values_mut() {
                 let lost: Vec<_> = spread
                     .placement
@@ -436,6 +438,10 @@ impl Core {
                     .map(|(i, _)| i)
                     .collect();
                 for index in lost {
+                    // what it has on disk it has still
+                    if stored.contains(&(spread.id, index)) {
+                        continue;
+                    }
                     if let Some(own) = spread.shares.get_mut(&index) {
                         own.sent = false;
                     }
@@ -465,6 +471,7 @@ impl Core {
         if self.is_not_needed(flow) {
             self.drop_arriving(id, flow);
             self.rdt.stop(now, id, flow, code::NOT_NEEDED);
+            self.not_needed_from(now, id, flow);
             return;
         }
         while let Some(bytes) = self.rdt.read(now, id, flow) {
@@ -563,6 +570,10 @@ impl Core {
                 }
                 match state {
                     MemberState::Away | MemberState::Left => {
+                        self.holder_away(now, id);
+                        if state == MemberState::Left {
+                            self.unwatch_health(id);
+                        }
                         self.collector.holder_lost(now, id);
                         self.replace_carrier(now, id);
                     }
@@ -581,6 +592,7 @@ impl Core {
                         if moved {
                             self.ensure_path(now, id);
                         }
+                        self.peer_came(now, id);
                         self.pump_sources(now);
                     }
                 }

@@ -13,8 +13,10 @@
 
 mod clusters;
 mod config;
+mod durable;
 mod envelope;
 mod event;
+mod health;
 mod incoming;
 mod keys;
 mod limits;
@@ -41,7 +43,7 @@ use rand_core::{Rng, SeedableRng};
 use vmdt_control::{
     Member, MemberConfig, MemberEvent, MemberOutput, Reply, Request, RequestError, RequestId,
 };
-use vmdt_pool::reputation::{Reputation, ReputationConfig, ReputationEvent};
+use vmdt_pool::reputation::{Reputation, ReputationConfig};
 use vmdt_pool::{Collector, CollectorConfig, Pool, PoolConfig};
 use vmdt_rdt::{EcnCodepoint, Endpoint, Transmit};
 use vmdt_seal::session::Local;
@@ -49,9 +51,10 @@ use vmdt_wire::{Caps, ClusterId, MessageId, NodeId};
 
 pub use clusters::{ClusterError, ClusterPlan};
 pub use config::{
-    ConfigError, CoreConfig, DEFAULT_SEGMENT, MAX_ADDRESSES, MAX_NODE_NAME, MAX_SEGMENT,
-    MAX_WINDOW, Sealing, default_transport,
+    ConfigError, CoreConfig, DEFAULT_SEGMENT, MAX_ADDRESSES, MAX_EXPIRY, MAX_NODE_NAME,
+    MAX_SEGMENT, MAX_WINDOW, Sealing, default_transport,
 };
+pub use durable::{Content, ContentHash, Recovered, RestoreError};
 pub use envelope::{DIGEST_LEN, Envelope, EnvelopeError, Kind, MAX_ENVELOPE, MAX_NAME};
 pub use event::{Carried, Event, Paths, Progress, Receipt, TransferError};
 pub use keys::{KeyChange, MAX_PETNAME, MAX_PETNAMES, PetnameError};
@@ -148,6 +151,24 @@ pub enum Output {
     },
     /// The prekeys changed: keep [`Core::prekeys`] for the next run.
     PrekeysChanged,
+    /// Commit this batch to the store, and say [`Core::persisted`] when it is durable. One is out
+    /// at a time. Only a [restored](Core::restore) core asks.
+    Persist(vmdt_pool::Persist),
+    /// A transfer of an earlier run goes on: supply its content from the beginning, as
+    /// [`Output::NeedData`] asks for it, or say [`Core::source_failed`]. Again for one that is
+    /// known: begin anew.
+    Resumed {
+        /// The transfer.
+        transfer: MessageId,
+        /// Who is to get it.
+        to: NodeId,
+        /// Octets of the content, where known.
+        total: Option<u64>,
+        /// Octets that are confirmed.
+        delivered: u64,
+        /// What [`Core::send_kept`] was given.
+        content: Content,
+    },
 }
 
 /// Work for the file of an incoming transfer.
@@ -159,6 +180,22 @@ pub enum SinkOp {
         name: String,
         /// Size in octets, where known.
         size: Option<u64>,
+        /// What to call the temporary file, so that it is found again after a restart; only in a
+        /// durable core. Then [`Write`](SinkOp::Write) is answered when the octets are synced.
+        part: Option<String>,
+    },
+    /// Find the temporary file of an earlier run, cut it to its length, and call
+    /// [`Core::sink_resumed`] with the digest of what it holds. Failure: [`Core::sink_failed`].
+    Resume {
+        /// The name the sender gave.
+        name: String,
+        /// What the temporary file is called.
+        part: String,
+        /// How long it is to be, in octets.
+        length: u64,
+        /// It is whole, and [`Finish`](SinkOp::Finish) follows: leave it as it is, and do not call
+        /// back. If it is not there any more it has its name already.
+        whole: bool,
     },
     /// Append these octets, then call [`Core::sink_written`].
     Write(Bytes),
@@ -233,6 +270,8 @@ pub struct Core {
     relayed_peers: relay::RelayedPeers,
     receipts: receipts::Receipts,
     petnames: keys::Petnames,
+    durable: Option<durable::Durable>,
+    checks: health::Checks,
     outputs: VecDeque<Output>,
     tick_at: Option<Instant>,
     stats: CoreStats,
@@ -272,14 +311,15 @@ impl Core {
         );
         let sealing = config.sealing.take();
         let seal = sealing.map(|sealing| Seal::new(sealing, &mut rng));
-        let pool = Pool::new(PoolConfig {
-            max_octets: config.pool_octets as u64,
-            max_octets_per_sender: (config.pool_octets / 2) as u64,
-            ..PoolConfig::new(config.id)
-        });
+        let pool = Pool::new(Core::pool_config(&config));
         let mut collector = Collector::new(CollectorConfig::new(config.id));
         let hedges = config.hedging.fraction > 0.0;
         collector.set_hedging(hedges.then_some(config.hedging));
+        let usual = ReputationConfig::default();
+        let reputation = Reputation::new(ReputationConfig {
+            check_every: config.health_checks.unwrap_or(usual.check_every),
+            ..usual
+        });
         let mut core = Core {
             rdt,
             pool,
@@ -303,13 +343,15 @@ impl Core {
             last_rebuilt: None,
             early: receive::Early::default(),
             open: open::OpenPeers::default(),
-            reputation: Reputation::new(ReputationConfig::default()),
+            reputation,
             explained: rating::Explained::default(),
             looked_at: None,
             seal,
             relayed_peers: relay::RelayedPeers::default(),
             receipts: receipts::Receipts::default(),
             petnames: keys::Petnames::default(),
+            durable: None,
+            checks: health::Checks::default(),
             outputs: VecDeque::new(),
             tick_at: None,
             stats: CoreStats::default(),
@@ -318,6 +360,14 @@ impl Core {
             core.publish_profile(at);
         }
         core
+    }
+
+    fn pool_config(config: &CoreConfig) -> PoolConfig {
+        PoolConfig {
+            max_octets: config.pool_octets as u64,
+            max_octets_per_sender: (config.pool_octets / 2) as u64,
+            ..PoolConfig::new(config.id)
+        }
     }
 
     /// The node's id.
@@ -455,6 +505,8 @@ impl Core {
         if self.limits.is_due(now) {
             self.pump_limited(now);
         }
+        self.look_after_shares(now);
+        self.reputation.handle_timeout(now);
         if self.tick_at.is_some_and(|t| t <= now) {
             self.tick_at = None;
             self.tick(now);
@@ -500,6 +552,8 @@ impl Core {
             self.receipts.poll_timeout(),
             self.limits.poll_timeout(),
             self.seal.as_ref().map(Seal::renew_at),
+            self.durable_timeout(),
+            self.reputation.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -517,7 +571,12 @@ impl Core {
 
     /// Ends all transfers and begins no more. Go on until [`is_quiet`](Self::is_quiet), so that
     /// peers hear what they need to know, but not for long; then [`hang_up`](Self::hang_up).
+    ///
+    /// A [durable](Self::is_durable) node ends nothing: the next run goes on.
     pub fn close(&mut self, now: Instant) {
+        if self.is_durable() {
+            return self.settle(now);
+        }
         let ids: Vec<MessageId> = self.outgoing.keys().copied().collect();
         for id in ids {
             self.fail_outgoing(now, id, TransferError::Closed, true);
@@ -558,6 +617,7 @@ impl Core {
 
     /// Lets the parts hear of each other until all is quiet.
     fn settle(&mut self, now: Instant) {
+        self.look_for_answers(now);
         loop {
             let mut quiet = true;
             while let Some(event) = self.rdt.poll_event() {
@@ -577,9 +637,7 @@ impl Core {
                 self.on_collector(now, event);
             }
             while let Some(event) = self.reputation.poll_event() {
-                if let ReputationEvent::Banned { peer, .. } = event {
-                    self.event(Event::Banned { peer });
-                }
+                self.on_reputation(now, event);
             }
             if quiet {
                 break;
@@ -596,10 +654,12 @@ impl Core {
                     .any(|(id, p)| p.has_work() || !self.is_member(*id));
             self.tick_at = busy.then(|| now + TICK);
         }
+        self.keep(now);
     }
 
     /// Looks at what has been under way for too long.
     fn tick(&mut self, now: Instant) {
+        self.tick_kept(now);
         self.tick_outgoing(now);
         self.tick_incoming(now);
         self.tick_open(now);
@@ -607,9 +667,17 @@ impl Core {
     }
 
     fn on_member(&mut self, now: Instant, event: MemberEvent) {
+        self.on_member_event(now, event);
+        self.keep_clusters();
+    }
+
+    fn on_member_event(&mut self, now: Instant, event: MemberEvent) {
         match event {
             MemberEvent::Registered { .. } => self.event(Event::Registered),
             MemberEvent::Reply { request, result } => {
+                if self.joined_again(now, request, &result) {
+                    return;
+                }
                 if let Ok(Reply::Profile { id, profile }) = &result {
                     self.on_profile(now, *id, profile);
                 }
@@ -653,9 +721,10 @@ impl Core {
         if self.ended_set.insert((from, transfer), whole).is_none() {
             self.ended.push_back((from, transfer));
         }
-        while self.ended.len() > MAX_ENDED {
+        while self.ended.len() > self.max_ended() {
             if let Some(old) = self.ended.pop_front() {
                 self.ended_set.remove(&old);
+                self.end_forgotten(old);
             }
         }
     }
@@ -674,7 +743,9 @@ impl Core {
 
     /// Where the driver put a received file.
     pub fn sink_finished(&mut self, now: Instant, handle: u64, path: PathBuf) {
-        self.finish_incoming(now, handle, path);
+        if !self.keep_named(now, handle, &path) {
+            self.finish_incoming(now, handle, path);
+        }
         self.settle(now);
     }
 }

@@ -110,6 +110,14 @@ pub(crate) struct SealedSegment {
 }
 
 impl OutSeal {
+    /// With the time, in seconds since 1970, at which its shares expire.
+    pub(crate) fn expiring(self, at: Option<u64>) -> OutSeal {
+        OutSeal {
+            expires: at.unwrap_or(self.expires).min(self.expires),
+            ..self
+        }
+    }
+
     /// Seals one segment.
     pub(crate) fn segment(
         &mut self,

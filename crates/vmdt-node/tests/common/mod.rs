@@ -19,9 +19,11 @@ use vmdt_control::{
     ConnId, MemberOutput, Registry, RegistryConfig, RegistryOutput, Reply, Request, RequestId,
 };
 use vmdt_node::core::{
-    ClusterPlan, Core, CoreConfig, Event, Kind, Output, Receipt, Sealing, SinkOp, TransferError,
+    ClusterPlan, Content, ContentHash, Core, CoreConfig, Event, Kind, Output, Receipt, Sealing,
+    SinkOp, TransferError,
 };
 use vmdt_node::{ClusterId, MessageId, NodeId, SendOptions};
+use vmdt_pool::{Anchor, MemoryStore, Persist, Store};
 use vmdt_rdt::{Endpoint, SessionState};
 use vmdt_seal::identity::SecretIdentity;
 use vmdt_seal::invite::{InviteTerms, Rights};
@@ -81,6 +83,33 @@ pub struct Host {
     /// Lines that were to go to peers of profile 1.0.
     pub open_lines: u64,
     port: u16,
+    /// What outlives the process, of a durable node.
+    pub disk: Option<Disk>,
+}
+
+/// What `kill -9` leaves.
+#[derive(Default)]
+pub struct Disk {
+    pub store: MemoryStore,
+    /// The batch that is being written, and when it will be.
+    writing: Option<(Instant, Persist)>,
+    /// Files that are sent, by their references.
+    files: BTreeMap<Bytes, Bytes>,
+    /// Files that are not whole.
+    pub parts: BTreeMap<String, Vec<u8>>,
+    /// The part that a sink writes to.
+    open: BTreeMap<u64, String>,
+}
+
+/// How long a batch takes to be written.
+const WRITE: Duration = Duration::from_millis(3);
+
+/// Whose transfer a part is.
+fn owner_of(part: &str) -> (NodeId, MessageId) {
+    let part = part.strip_suffix(".part").unwrap();
+    let (rest, id) = part.split_at(part.len() - 16);
+    let from = &rest[rest.len() - 17..rest.len() - 1];
+    (from.parse().unwrap(), id.parse().unwrap())
 }
 
 struct ServerHost {
@@ -106,6 +135,7 @@ pub struct World {
     server: ServerHost,
     rng: SimRng,
     steps: u64,
+    started: Instant,
 }
 
 impl Host {
@@ -129,8 +159,30 @@ impl World {
         link: LinkConfig,
         tune: impl Fn(&mut CoreConfig),
     ) -> World {
+        World::build((sealed, |_| false), seed, count, link, tune)
+    }
+
+    /// Of profile 1.1, with nodes that keep what they have on disk; `durable` says which.
+    pub fn durable(
+        seed: u64,
+        count: usize,
+        link: LinkConfig,
+        durable: impl Fn(usize) -> bool,
+        tune: impl Fn(&mut CoreConfig),
+    ) -> World {
+        World::build((true, durable), seed, count, link, tune)
+    }
+
+    fn build(
+        (sealed, durable): (bool, impl Fn(usize) -> bool),
+        seed: u64,
+        count: usize,
+        link: LinkConfig,
+        tune: impl Fn(&mut CoreConfig),
+    ) -> World {
         let rng = SimRng::from_seed(seed);
         let clock = Clock::new();
+        let clock_start = clock.now();
         let mut network = Network::new(clock.now(), &rng.fork("network"));
         network.set_default_link(link);
         network.set_stream_config(
@@ -167,11 +219,14 @@ impl World {
             let id = config.id();
             tune(&mut config);
             let seed = rng.fork_indexed("core", i as u64).seed32();
+            let disk = durable(i).then(Disk::default);
+            let core = boot(&config, seed, disk.as_ref(), clock.now(), clock.now());
             hosts.push(Host {
                 id,
                 host,
                 address: SocketAddr::new(ip, PORT),
-                core: Core::new(config.clone(), seed),
+                core,
+                disk,
                 config,
                 lives: 0,
                 alive: true,
@@ -197,6 +252,7 @@ impl World {
             server,
             rng,
             steps: 0,
+            started: clock_start,
         };
         for i in 0..count {
             let now = world.now();
@@ -238,9 +294,28 @@ impl World {
         };
         let now = self.now();
         let total = Some(content.len() as u64);
-        let id = self.hosts[i]
-            .core
-            .send(now, to, kind, name.unwrap_or(""), total)?;
+        let Host { core, disk, .. } = &mut self.hosts[i];
+        let name = name.unwrap_or("");
+        let id = match disk {
+            None => core.send(now, to, kind, name, total)?,
+            Some(_) if kind == Kind::Octets => {
+                let kept = Content::Octets(content.clone());
+                core.send_kept(now, to, kind, name, total, kept, SendOptions::new())?
+            }
+            Some(disk) => {
+                let reference = Bytes::from(disk.files.len().to_string());
+                disk.files.insert(reference.clone(), content.clone());
+                core.send_kept(
+                    now,
+                    to,
+                    kind,
+                    name,
+                    total,
+                    Content::Reference(reference),
+                    SendOptions::new(),
+                )?
+            }
+        };
         self.hosts[i].sources.insert(id, (content, 0));
         self.drain(i);
         Ok(id)
@@ -391,6 +466,10 @@ impl World {
                 h.core.poll_timeout().into_iter().chain(puppet)
             })
             .chain(self.network.next_at())
+            .chain(self.hosts.iter().filter_map(|h| {
+                let disk = h.disk.as_ref().filter(|_| h.alive)?;
+                disk.writing.as_ref().map(|(at, _)| *at)
+            }))
             .chain(self.server.registry.poll_timeout())
             .min();
         match next {
@@ -418,6 +497,14 @@ impl World {
                 && puppet.endpoint.poll_timeout().is_some_and(|t| t <= now)
             {
                 puppet.endpoint.handle_timeout(now);
+                self.drain(i);
+            }
+            let host = &mut self.hosts[i];
+            if let Some(disk) = host.disk.as_mut().filter(|_| host.alive)
+                && let Some((_, batch)) = disk.writing.take_if(|(at, _)| *at <= now)
+            {
+                let result = disk.store.commit(&batch.changes);
+                host.core.persisted(now, batch.op, result);
                 self.drain(i);
             }
             let host = &mut self.hosts[i];
@@ -599,8 +686,28 @@ impl World {
                     Output::Reply { request, result } => {
                         host.replies.insert(request, result);
                     }
+                    Output::Persist(batch) => {
+                        let disk = host.disk.as_mut().expect("a durable node");
+                        assert!(disk.writing.is_none(), "one batch is out at a time");
+                        disk.writing = Some((now + WRITE, batch));
+                    }
+                    Output::Resumed {
+                        transfer, content, ..
+                    } => {
+                        let disk = host.disk.as_ref().expect("a durable node");
+                        let content = match content {
+                            Content::Octets(octets) => octets,
+                            Content::Reference(reference) => disk.files[&reference].clone(),
+                        };
+                        host.sources.insert(transfer, (content, 0));
+                    }
+                    Output::Sink { handle, op } if host.disk.is_some() => {
+                        kept_sink(host, now, handle, op);
+                    }
                     Output::Event(event) => {
-                        if let Event::FileReceived { id, from, path, .. } = &event {
+                        if let Event::FileReceived { id, from, path, .. } = &event
+                            && host.disk.is_none()
+                        {
                             let handle = path.to_str().unwrap().parse().unwrap();
                             let (name, content) = host.sinks.remove(&handle).unwrap();
                             host.received.push(Received::File {
@@ -647,6 +754,7 @@ impl World {
                         SinkOp::Abort => {
                             host.sinks.remove(&handle);
                         }
+                        SinkOp::Resume { .. } => unreachable!("nothing is kept"),
                     },
                     Output::Progress { .. } => {}
                     Output::Done { transfer, result } => {
@@ -704,6 +812,14 @@ impl World {
         host.dialing = None;
         host.sources.clear();
         host.sinks.clear();
+        let written = self.rng.fork_indexed("torn", self.steps).chance(0.5);
+        if let Some(disk) = &mut host.disk {
+            disk.open.clear();
+            // what was being written is there or not
+            if let Some((_, batch)) = disk.writing.take().filter(|_| written) {
+                let _ = disk.store.commit(&batch.changes);
+            }
+        }
     }
 
     /// A fresh process at the same address.
@@ -719,7 +835,7 @@ impl World {
         if let Some(prekeys) = host.core.prekeys() {
             host.config.set_prekeys(prekeys.clone());
         }
-        host.core = Core::new(host.config.clone(), seed);
+        host.core = boot(&host.config, seed, host.disk.as_ref(), self.started, now);
         host.alive = true;
         host.core.handle_timeout(now);
         self.drain(i);
@@ -780,6 +896,83 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+/// A process begins.
+fn boot(
+    config: &CoreConfig,
+    seed: [u8; 32],
+    disk: Option<&Disk>,
+    started: Instant,
+    now: Instant,
+) -> Core {
+    let Some(disk) = disk else {
+        return Core::new(config.clone(), seed);
+    };
+    let anchor = Anchor {
+        at: now,
+        unix: Duration::from_millis(UNIX_MS) + (now - started),
+    };
+    let (core, found) = Core::restore(config.clone(), seed, anchor, &disk.store).unwrap();
+    assert_eq!(found.damaged, 0, "everything on disk can be read");
+    core
+}
+
+/// Does what a durable node wants done with a file. A write is on disk at once.
+fn kept_sink(host: &mut Host, now: Instant, handle: u64, op: SinkOp) {
+    let disk = host.disk.as_mut().unwrap();
+    match op {
+        SinkOp::Open { name, part, .. } => {
+            let part = part.expect("a durable node names its parts");
+            host.sinks.insert(handle, (name, Vec::new()));
+            disk.parts.insert(part.clone(), Vec::new());
+            disk.open.insert(handle, part);
+        }
+        SinkOp::Resume {
+            name,
+            part,
+            length,
+            whole,
+        } => {
+            host.sinks.insert(handle, (name, Vec::new()));
+            disk.open.insert(handle, part.clone());
+            if !whole {
+                let kept = disk.parts.get_mut(&part).expect("the part is there");
+                assert!(kept.len() as u64 >= length, "what is recorded is there");
+                kept.truncate(usize::try_from(length).unwrap());
+                let mut hash = ContentHash::new();
+                hash.update(kept);
+                host.core.sink_resumed(now, handle, hash);
+            }
+        }
+        SinkOp::Write(octets) => {
+            let part = &disk.open[&handle];
+            disk.parts.get_mut(part).unwrap().extend_from_slice(&octets);
+            host.core.sink_written(now, handle);
+        }
+        SinkOp::Finish => {
+            let part = disk.open.remove(&handle).unwrap();
+            let (name, _) = host.sinks.remove(&handle).unwrap();
+            // an earlier run may have named it
+            if let Some(content) = disk.parts.remove(&part) {
+                let (from, id) = owner_of(&part);
+                host.received.push(Received::File {
+                    id,
+                    from,
+                    name,
+                    content: content.into(),
+                });
+            }
+            host.core
+                .sink_finished(now, handle, PathBuf::from(handle.to_string()));
+        }
+        SinkOp::Abort => {
+            host.sinks.remove(&handle);
+            if let Some(part) = disk.open.remove(&handle) {
+                disk.parts.remove(&part);
+            }
+        }
     }
 }
 

@@ -224,6 +224,11 @@ fn message(
             message: params.required("message")?.id()?,
             receiver: params.required("receiver")?.id()?,
         },
+        "SHARE_POOL_STORED" => Message::SharePoolStored {
+            message: params.required("message")?.id()?,
+            holder: params.required("holder")?.id()?,
+            index: number(params, "index")?,
+        },
         "SHARE_POOL_UNFREEZE" => Message::SharePoolUnfreeze {
             message: params.required("message")?.id()?,
             index: number(params, "index")?,
