@@ -182,7 +182,7 @@ fn many_small_messages_at_once_lose_no_round_trip_to_six_percent_loss() {
 
 #[test]
 fn three_paths_carry_more_than_any_two_of_them() {
-    for (loss, least) in [(0.0, 0.75), (0.01, 0.72), (0.06, 0.68)] {
+    for (loss, least) in [(0.0, 0.83), (0.01, 0.81), (0.06, 0.72)] {
         let mut w = cluster(1, 4, (4, 3), link(20_000_000, loss), |_| {});
         let whole = content(20 << 20);
         let id = w.send(0, 1, Some("f"), whole.clone()).unwrap();
@@ -300,28 +300,5 @@ fn demanded_networks_that_are_not_there_refuse_a_message() {
         w.cluster(5, 2, false);
         let sent = w.send(0, 1, None, content(1_000));
         assert_eq!(sent.is_ok(), fits, "{sent:?}");
-    }
-}
-
-#[test]
-fn zz_ramp() {
-    for loss in [0.0, 0.06] {
-        let mut w = cluster(1, 4, (4, 3), link(20_000_000, loss), |_| {});
-        let whole = content(20 << 20);
-        let id = w.send(0, 1, Some("f"), whole.clone()).unwrap();
-        let start = w.now();
-        let mut last = 0;
-        let mut line = String::new();
-        while !w.hosts[0].done.contains_key(&id) {
-            w.run_for(Duration::from_millis(100));
-            let got = w.hosts[1].events.iter().rev().find_map(|e| match e {
-                vmdt_node::Event::FileProgress { received, .. } => Some(*received),
-                vmdt_node::Event::FileReceived { size, .. } => Some(*size),
-                _ => None,
-            }).unwrap_or(0);
-            line += &format!(" {:.2}", (got - last) as f64 * 8.0 / 0.1 / 60e6);
-            last = got;
-        }
-        println!("{loss}: {:?} {line}", w.now() - start);
     }
 }

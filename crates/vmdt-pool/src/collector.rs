@@ -16,7 +16,7 @@ use crate::error::{AddError, Bound, EndError, ShareError};
 use crate::estimator::Estimator;
 use crate::event::{Announced, CollectorEvent, Ended, ShareOutcome};
 use crate::frame::Frame;
-use crate::gathering::{Ask, Gathering, Verdict, Waits};
+use crate::gathering::{Ask, Gathering, Progress, Verdict, Waits};
 use crate::hedging::{Budget, HedgeConfig, HedgeReport};
 use crate::journal::{Journal, Key};
 use crate::ledger::{Ledger, Usage};
@@ -68,6 +68,8 @@ pub struct Collector {
     frame: Frame<End, Timer>,
     estimator: Estimator,
     paths: BTreeMap<NodeId, PathEstimate>,
+    /// Of holders that `paths` has.
+    progress: BTreeMap<NodeId, Progress>,
     /// Octets of a usual share, smoothed; 0 before the first.
     share_octets: u64,
     /// Present when shares are asked for early.
@@ -104,6 +106,7 @@ impl Collector {
             ),
             estimator: Estimator::new(config.unfreeze_after),
             paths: BTreeMap::new(),
+            progress: BTreeMap::new(),
             share_octets: 0,
             budget: None,
             events: VecDeque::new(),
@@ -355,6 +358,14 @@ impl Collector {
         self.ledger
             .charge(gathering.announcement.sender, 0, share.len() as u64)?;
         let octets = share.len() as u64;
+        if self.paths.contains_key(&from)
+            && let Some(since) = gathering.since(index)
+        {
+            let progress = self.progress.entry(from);
+            let progress = progress.or_insert(Progress { at: now, since });
+            progress.at = now;
+            progress.since = progress.since.max(since);
+        }
         gathering.accept(now, index, share);
         self.share_octets = match self.share_octets {
             0 => octets,
@@ -542,7 +553,10 @@ impl Collector {
     pub fn set_path(&mut self, holder: NodeId, estimate: Option<PathEstimate>) {
         match estimate {
             Some(estimate) => self.paths.insert(holder, estimate),
-            None => self.paths.remove(&holder),
+            None => {
+                self.progress.remove(&holder);
+                self.paths.remove(&holder)
+            }
         };
     }
 
@@ -601,6 +615,9 @@ impl Collector {
         let Some(gathering) = self.gatherings.get_mut(&message) else {
             return;
         };
+        if self.budget.is_some() {
+            gathering.allow_for(waits, &self.progress);
+        }
         let budget = self.budget.as_mut();
         for ask in gathering.asks(now, waits, max_asks, last_resort, budget) {
             self.events.push_back(Queued::Ask(message, ask));

@@ -16,6 +16,8 @@ use crate::timers::after;
 
 /// The longest wait between two asks for one share.
 const MAX_ASK_WAIT: Duration = Duration::from_secs(60);
+/// How many times as long as usual a share is waited for whose holder is busy with earlier ones.
+const MAX_BUSY: u32 = 8;
 
 /// How long shares are waited for.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +41,15 @@ impl Waits<'_> {
             Some(soft) => (soft, self.usual.max(soft.saturating_mul(2))),
         }
     }
+}
+
+/// What has come from a holder lately.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress {
+    /// When the last share of it came.
+    pub(crate) at: Instant,
+    /// Since when the latest announced of the shares that came was expected.
+    pub(crate) since: Instant,
 }
 
 /// One announced share.
@@ -297,6 +308,37 @@ impl Gathering {
             return false;
         }
         !core::mem::replace(&mut part.lost, true)
+    }
+
+    /// A holder that delivers what it was to deliver before is busy, not late: what was announced
+    /// before is sent before, and the time to wait for the next begins with each share that comes.
+    /// Once something comes that was announced later, the others are late by themselves.
+    pub(crate) fn allow_for(&mut self, waits: Waits<'_>, progress: &BTreeMap<NodeId, Progress>) {
+        for (index, part) in &mut self.parts {
+            if part.share.is_some() || !part.expected || part.lost || part.asks > 0 {
+                continue;
+            }
+            let Some(placed) = self.announcement.find(*index) else {
+                continue;
+            };
+            let Some(progress) = progress.get(&placed.holder) else {
+                continue;
+            };
+            if progress.at <= part.since || progress.since > part.since {
+                continue;
+            }
+            let (soft, overdue) = waits.of(placed.holder);
+            let most = after(part.since, overdue.saturating_mul(MAX_BUSY));
+            let allowed = |wait| after(progress.at, wait).min(most);
+            part.late_after = part.late_after.max(allowed(soft));
+            part.overdue_after = part.overdue_after.max(allowed(overdue));
+        }
+    }
+
+    /// Since when share `index` is expected.
+    pub(crate) fn since(&self, index: NonZeroU8) -> Option<Instant> {
+        let part = self.parts.get(&index)?;
+        part.expected.then_some(part.since)
     }
 
     /// Decides what to ask for: as many shares as are missing for the next set and are not under

@@ -74,6 +74,41 @@ fn a_share_later_than_its_path_is_replaced_and_the_loser_is_cancelled() {
 }
 
 #[test]
+fn a_holder_that_delivers_what_was_announced_before_is_busy_and_not_late() {
+    let (mut bob, now) = (bob(0.1), base());
+    for id in [1, 2] {
+        bob.announce(now, &announcement(id, 3, 3, &HOLDERS))
+            .unwrap();
+        bring(&mut bob, now + ms(30), id, 2);
+        bring(&mut bob, now + ms(30), id, 3);
+    }
+    // carol brings the first one late enough; from then on the second has its time
+    bring(&mut bob, now + ms(50), 1, 1);
+    assert_eq!(said(&mut bob), ["Complete"]);
+    for at in [61, 109] {
+        bob.handle_timeout(now + ms(at));
+        assert!(said(&mut bob).is_empty(), "{at}");
+    }
+    bob.handle_timeout(now + ms(111));
+    assert_eq!(said(&mut bob), ["Unfreeze 4 frank"]);
+}
+
+#[test]
+fn a_share_that_later_ones_overtake_is_late_by_itself() {
+    let (mut bob, now) = (bob(0.1), base());
+    for (id, at) in [(1, 0), (2, 10)] {
+        let at = now + ms(at);
+        bob.announce(at, &announcement(id, 3, 3, &HOLDERS)).unwrap();
+        bring(&mut bob, now + ms(30), id, 2);
+        bring(&mut bob, now + ms(30), id, 3);
+    }
+    bring(&mut bob, now + ms(50), 2, 1);
+    assert_eq!(said(&mut bob), ["Complete"]);
+    bob.handle_timeout(now + ms(61));
+    assert_eq!(said(&mut bob), ["Unfreeze 4 frank"]);
+}
+
+#[test]
 fn without_budget_it_waits_as_long_as_without_hedging() {
     let (mut bob, now) = (bob(0.0), base());
     bob.announce(now, &announcement(1, 3, 3, &HOLDERS)).unwrap();

@@ -14,6 +14,9 @@ pub struct PathStats {
     pub min_rtt: Duration,
     /// Congestion window in octets, headers included.
     pub cwnd: u64,
+    /// The rate the path delivers in octets per second, headers included, when the congestion
+    /// controller has measured it.
+    pub bandwidth: Option<u64>,
     /// Octets in flight, headers included.
     pub bytes_in_flight: u64,
     /// Datagrams sent.

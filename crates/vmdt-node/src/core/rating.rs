@@ -173,7 +173,11 @@ impl Core {
         if let Some(stats) = self.measured(peer) {
             path.srtt = stats.srtt;
             path.rttvar = stats.rttvar;
-            path.rate = stats.cwnd as f64 / stats.srtt.as_secs_f64().max(0.001);
+            // until the path was full once, the window says what can be tried
+            path.rate = match stats.bandwidth {
+                Some(measured) => measured as f64,
+                None => stats.cwnd as f64 / stats.srtt.as_secs_f64().max(0.001),
+            };
             path.queued = stats.queued as u64;
             let lost = stats.packets_lost as f64 + usual_loss * PRIOR_PACKETS;
             path.loss = lost / (stats.packets_sent as f64 + PRIOR_PACKETS);

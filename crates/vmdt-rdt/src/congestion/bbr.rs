@@ -712,6 +712,11 @@ impl Controller for Bbr {
         !self.full_bw_reached
     }
 
+    fn bandwidth(&self) -> Option<u64> {
+        let bw = self.bw();
+        (self.full_bw_reached && bw > 0).then_some(bw)
+    }
+
     fn pacing_rate(&self) -> Option<u64> {
         let bw = self.bw();
         if bw == 0 {

@@ -127,6 +127,11 @@ pub trait Controller: Debug + Send {
     fn pacing_rate(&self) -> Option<u64> {
         None
     }
+
+    /// The rate the path delivers, in octets per second, when the controller has measured it.
+    fn bandwidth(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Builds the controller of a new path.

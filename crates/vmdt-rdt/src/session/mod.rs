@@ -730,6 +730,7 @@ impl Session {
             rttvar: self.rtt.var(),
             min_rtt: self.rtt.min(),
             cwnd: self.controller.window(),
+            bandwidth: self.controller.bandwidth(),
             bytes_in_flight: self.sent.in_flight(),
             queued: self.send.queued(),
             held: self.recv.held(),
