@@ -108,9 +108,9 @@ impl Tally {
                 None => ProgressBar::no_length(),
             };
             let template = if total.is_some() {
-                "{prefix} {bar:24} {percent:>3}%  {msg}"
+                "{prefix} {bar:16} {percent:>3}%  {wide_msg}"
             } else {
-                "{prefix} {spinner}  {msg}"
+                "{prefix} {spinner}  {wide_msg}"
             };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━╸ "));
@@ -276,7 +276,9 @@ fn describe(state: &mut State, at: Instant) -> String {
         }
     }
     let all: u64 = state.carried.values().map(|(_, octets)| octets).sum();
-    if all > 0 {
+    // that all goes the one direct way is nothing to say all the time
+    let one = state.carried.len() == 1 && state.carried.contains_key("direct");
+    if all > 0 && !one {
         let parts: Vec<String> = state
             .carried
             .iter()
