@@ -103,10 +103,11 @@ impl Tally {
         state.recent = VecDeque::from([(at, 0)]);
         state.samples.clear();
         if self.out.draws() && state.bar.is_none() {
-            let bar = match total {
+            // added first: until then it would draw itself, beside all others
+            let bar = self.out.bars().add(match total {
                 Some(total) => ProgressBar::new(total),
                 None => ProgressBar::no_length(),
-            };
+            });
             let template = if total.is_some() {
                 "{prefix} {bar:16} {percent:>3}%  {wide_msg}"
             } else {
@@ -116,7 +117,7 @@ impl Tally {
                 bar.set_style(style.progress_chars("━╸ "));
             }
             bar.set_prefix(state.label);
-            state.bar = Some(self.out.bars().add(bar));
+            state.bar = Some(bar);
         }
     }
 
