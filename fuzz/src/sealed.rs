@@ -13,7 +13,7 @@ use vmdt_seal::invite::{Invite, MAX_CHAIN};
 use vmdt_seal::membership::Membership;
 use vmdt_seal::prekey::PrekeyStore;
 use vmdt_seal::profile::{MAX_ADDRESSES, NAME_MAX_LEN, PROFILE_MAX_LEN, Profile};
-use vmdt_seal::receipt::{DeliveryReceipt, HolderReceipt};
+use vmdt_seal::receipt::{MAX_STATEMENTS, Receipts};
 use vmdt_seal::revocation::{MAX_ENTRIES, RevocationList};
 use vmdt_seal::rotation::Rotation;
 use vmdt_seal::ticket::{MAX_SERVERS, Ticket};
@@ -130,30 +130,17 @@ fn structures(data: &[u8], known: &[SecretIdentity]) {
         }
         assert!(!list.replaces(&list));
     }
-    if let Ok(receipt) = HolderReceipt::parse(data) {
-        assert_eq!(receipt.octets(), data);
-        if let Some(signer) = signer(receipt.holder()) {
-            let again = HolderReceipt::sign(
+    if let Ok(receipts) = Receipts::parse(data) {
+        assert_eq!(receipts.octets(), data);
+        assert!((1..=MAX_STATEMENTS).contains(&receipts.statements().len()));
+        if let Some(signer) = signer(receipts.signer()) {
+            let again = Receipts::sign(
                 signer,
-                receipt.message(),
-                receipt.index(),
-                *receipt.digest(),
-                receipt.given_to(),
-                receipt.when_ms(),
-            );
-            assert_eq!(again.octets(), data);
-        }
-    }
-    if let Ok(receipt) = DeliveryReceipt::parse(data) {
-        assert_eq!(receipt.octets(), data);
-        if let Some(signer) = signer(receipt.receiver()) {
-            let again = DeliveryReceipt::sign(
-                signer,
-                receipt.message(),
-                *receipt.manifest_digest(),
-                receipt.sender(),
-                receipt.when_ms(),
-            );
+                receipts.sender(),
+                receipts.when_ms(),
+                receipts.statements(),
+            )
+            .expect("they were");
             assert_eq!(again.octets(), data);
         }
     }
@@ -189,8 +176,7 @@ fn mend(octets: &mut [u8], known: &[SecretIdentity]) {
             ("vmdt 1.1 membership", if invited { 78 } else { 18 })
         }
         Some(b'X') => ("vmdt 1.1 revocation", 26),
-        Some(b'H') => ("vmdt 1.1 holder receipt", 2),
-        Some(b'R') => ("vmdt 1.1 delivery receipt", 2),
+        Some(b'R') => ("vmdt 1.1 receipts", 2),
         Some(b'O') => {
             let first = octets.len().saturating_sub(SIGNATURE_LEN);
             sign(&mut octets[..first], "vmdt 1.1 key rotation", 2, known);

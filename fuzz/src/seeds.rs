@@ -15,7 +15,7 @@ use vmdt_seal::invite::{Invite, InviteSecret, InviteTerms, Rights};
 use vmdt_seal::membership::Membership;
 use vmdt_seal::prekey::{PrekeyConfig, PrekeyStore};
 use vmdt_seal::profile::{Profile, ProfileDetails};
-use vmdt_seal::receipt::{DeliveryReceipt, HolderReceipt};
+use vmdt_seal::receipt::{Fact, Receipts, Statement};
 use vmdt_seal::revocation::{RevocationDetails, RevocationList};
 use vmdt_seal::rotation::Rotation;
 use vmdt_seal::session::{OfferView, Pattern, Responder, Step, Suites};
@@ -50,6 +50,7 @@ const LINES: [&str; 31] = [
     "SHARE_POOL_ADD|m1|a|b|5|3|STREAM|t1|1:c:AAAAAAAAAAAAAAAAAAAAAA|2:d:AQEBAQEBAQEBAQEBAQEBAQ",
     "SHARE_POOL_CLAIM|m1|client_2|3",
     "SHARE_POOL_ACK|m1|client_2",
+    "SHARE_POOL_STORED|m1|c|4",
     "SHARE_POOL_UNFREEZE|m1|4",
     "SHARE_POOL_REMOVE|m1",
     "CLUSTER_READY|c1",
@@ -428,8 +429,17 @@ pub(crate) fn sealed_structures() -> Vec<Vec<u8>> {
     };
     let revoked = RevocationList::sign(&alice, &revoked).expect("a list");
     let digest = [9; 32];
-    let held = HolderReceipt::sign(&bob, message, index(2), digest, carol.node_id(), 1);
-    let delivered = DeliveryReceipt::sign(&bob, message, digest, alice.node_id(), 1);
+    let confirmed = [
+        Fact::Taken(index(2)),
+        Fact::HandedOn(index(2)),
+        Fact::Delivered,
+    ]
+    .map(|fact| Statement {
+        message,
+        fact,
+        digest,
+    });
+    let receipts = Receipts::sign(&bob, alice.node_id(), 1, &confirmed).expect("receipts");
     let mut seeds = vec![
         alice.credential(1).encode(),
         profile.octets().to_vec(),
@@ -437,8 +447,7 @@ pub(crate) fn sealed_structures() -> Vec<Vec<u8>> {
         placement.octets().to_vec(),
         descriptor.octets().to_vec(),
         revoked.octets().to_vec(),
-        held.octets().to_vec(),
-        delivered.octets().to_vec(),
+        receipts.octets().to_vec(),
         Rotation::sign(&alice, &bob, 1).octets().to_vec(),
         prekeys.encode().to_vec(),
     ];

@@ -109,7 +109,7 @@ impl Driver {
                 let now = Instant::now();
                 for (from, ecn, datagram) in self.received.drain(..) {
                     self.endpoint
-                        .handle_marked_datagram(now, from, ecn, datagram);
+                        .handle_owned_datagram(now, from, ecn, datagram);
                 }
             }
             _ = io.writable(), if blocked => {}

@@ -28,6 +28,7 @@ pub struct RegistryConfig {
     pub(crate) grace_sealed: Duration,
     pub(crate) plain: bool,
     pub(crate) relay_quota: u64,
+    pub(crate) relay_datagram_quota: u64,
     pub(crate) relay_window: Duration,
     pub(crate) first_line: Duration,
     pub(crate) idle: Duration,
@@ -52,6 +53,7 @@ impl Default for RegistryConfig {
             grace_sealed: Duration::from_secs(30 * 24 * 3_600),
             plain: true,
             relay_quota: 4 * 1024 * 1024 * 1024,
+            relay_datagram_quota: 4 * 1024 * 1024 * 1024,
             relay_window: Duration::from_secs(24 * 3_600),
             first_line: Duration::from_secs(10),
             idle: Duration::from_secs(90),
@@ -174,13 +176,21 @@ impl RegistryConfig {
         self
     }
 
-    /// Octets of relayed lines that one client may send in a window of that
+    /// Octets of relayed shares that one client may send in a window of that
     /// length (default 4 GiB a day; at least 1 s). Beyond it they are refused
     /// with `quota-exceeded` until the window ends.
     #[must_use]
     pub fn relay_quota(mut self, octets: u64, window: Duration) -> Self {
         self.relay_quota = octets;
         self.relay_window = window.clamp(Duration::from_secs(1), LONGEST);
+        self
+    }
+
+    /// The same for datagrams between two members that cannot reach each other, lines with the
+    /// index 0: a quota of their own, in the same windows (default 4 GiB).
+    #[must_use]
+    pub fn relay_datagram_quota(mut self, octets: u64) -> Self {
+        self.relay_datagram_quota = octets;
         self
     }
 

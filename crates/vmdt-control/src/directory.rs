@@ -18,6 +18,7 @@
 
 mod persistence;
 mod queries;
+mod sharing;
 mod signed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -141,6 +142,8 @@ impl Cluster {
 #[derive(Debug)]
 struct Client {
     conn: Option<ConnId>,
+    /// Whether it is connected to another of the servers that share the state.
+    elsewhere: bool,
     ip: IpAddr,
     port: Option<NonZeroU16>,
     caps: Option<Caps>,
@@ -151,6 +154,11 @@ struct Client {
 }
 
 impl Client {
+    /// Whether it is connected, to whichever server.
+    fn is_connected(&self) -> bool {
+        self.conn.is_some() || self.elsewhere
+    }
+
     fn address(&self) -> Option<SocketAddr> {
         self.port.map(|port| SocketAddr::new(self.ip, port.get()))
     }
@@ -183,6 +191,12 @@ pub(crate) struct Directory {
     dirty: Option<BTreeSet<RecordKey>>,
     /// How often something has changed that is recorded, if anybody does.
     marks: u64,
+    /// Whether other servers read and write the same records.
+    shared: bool,
+    /// Whether another server's records are being taken in.
+    applying: bool,
+    /// Records that belong to nothing any more and that nobody has deleted.
+    owed: BTreeSet<RecordKey>,
 }
 
 impl Directory {
@@ -201,6 +215,9 @@ impl Directory {
             changes: VecDeque::new(),
             dirty: None,
             marks: 0,
+            shared: false,
+            applying: false,
+            owed: BTreeSet::new(),
         }
     }
 
@@ -210,6 +227,14 @@ impl Directory {
     }
 
     fn mark(&mut self, key: RecordKey) {
+        if self.applying {
+            // Who made the change has recorded it, except for what nobody made:
+            // the client of a server that ended is forgotten.
+            if matches!(key, RecordKey::Profile(_)) {
+                self.owed.insert(key);
+            }
+            return;
+        }
         self.marks += 1;
         if let Some(dirty) = &mut self.dirty {
             dirty.insert(key);
@@ -261,6 +286,7 @@ impl Directory {
                 id,
                 Client {
                     conn: Some(conn),
+                    elsewhere: false,
                     ip,
                     port: None,
                     caps: None,
@@ -269,18 +295,21 @@ impl Directory {
                     bucket: None,
                 },
             );
+            self.mark_presence(id);
             return Ok(None);
         };
-        if client.conn.is_some() && client.ip != ip && !proven {
+        if client.is_connected() && client.ip != ip && !proven {
             return Err(Refusal::IdInUse { id });
         }
         let superseded = client.conn.replace(conn);
+        client.elsewhere = false;
         client.ip = ip;
         let rejoins = client.caps.is_some();
         let clusters: Vec<ClusterId> = client.clusters.iter().copied().collect();
         for cluster in clusters {
             self.returned(now, id, cluster, rejoins);
         }
+        self.mark_presence(id);
         Ok(superseded)
     }
 
@@ -314,10 +343,12 @@ impl Directory {
 
     /// The connection of `id` is gone: its places are kept for the grace period.
     pub(crate) fn lost(&mut self, now: Instant, id: NodeId) {
+        self.mark_presence(id);
         let Some(client) = self.clients.get_mut(&id) else {
             return;
         };
         client.conn = None;
+        client.elsewhere = false;
         if client.clusters.is_empty() {
             self.forget_client(id);
             return;
@@ -389,8 +420,15 @@ impl Directory {
                 self.mark(RecordKey::Place(cluster, id));
             }
         }
+        self.mark_presence(id);
+        self.tell_moved(id);
+        Ok(())
+    }
+
+    /// Tells the clusters of `id` that its address or capabilities have changed.
+    fn tell_moved(&mut self, id: NodeId) {
         let Some(client) = self.clients.get(&id) else {
-            return Err(Refusal::UnknownClient { id });
+            return;
         };
         // A changed address is told as a return to those who hold the old one.
         for &cluster in &client.clusters {
@@ -407,7 +445,6 @@ impl Directory {
                 });
             }
         }
-        Ok(())
     }
 
     /// CREATE_CLUSTER. `single`: the client may be in one cluster only.
@@ -566,6 +603,7 @@ impl Directory {
             found.places.insert(id, place);
         }
         self.mark(RecordKey::Place(cluster, id));
+        self.mark_presence(id);
         self.arrived(cluster, id, Some(MemberState::Joined));
     }
 
@@ -579,6 +617,9 @@ impl Directory {
         place.resumable = false;
         place.told = false;
         self.move_deadline(cluster, id, old, None);
+        if was_away {
+            self.mark_presence(id);
+        }
         self.arrived(cluster, id, was_away.then_some(MemberState::Back));
     }
 
@@ -614,7 +655,7 @@ impl Directory {
         }
         if let Some(client) = self.clients.get_mut(&id) {
             client.clusters.remove(&cluster);
-            if client.conn.is_none() && client.clusters.is_empty() {
+            if !client.is_connected() && client.clusters.is_empty() {
                 self.forget_client(id);
             }
         }

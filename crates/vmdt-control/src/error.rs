@@ -320,10 +320,12 @@ pub enum Refusal {
         number: u16,
     },
     /// The client's octets for relayed lines are used up.
-    #[error("{id} has relayed its {limit} octets; more in {} s", wait.as_secs())]
+    #[error("{id} has relayed its {limit} octets of {what}; more in {} s", wait.as_secs())]
     RelayQuota {
         /// The client.
         id: NodeId,
+        /// Of what: each has a quota of its own.
+        what: &'static str,
         /// Octets per window.
         limit: u64,
         /// Until the next window.
@@ -332,6 +334,9 @@ pub enum Refusal {
     /// The server ends.
     #[error("the server is stopping")]
     Stopping,
+    /// The server has lost the state that it shares with others.
+    #[error("the server has lost its state for now: try another one, or again later")]
+    Detached,
     /// The server failed to do its own part.
     #[error("the server could not answer")]
     Internal,
@@ -371,7 +376,7 @@ impl Refusal {
             Refusal::ClosedToOpenPeers { .. } => ErrorCode::Refused,
             Refusal::RelayIndex { .. } => ErrorCode::RelayRefused,
             Refusal::RelayBacklog { .. } | Refusal::SlowReader { .. } => ErrorCode::QuotaExceeded,
-            Refusal::Silent { .. } | Refusal::Stopping => ErrorCode::Aborted,
+            Refusal::Silent { .. } | Refusal::Stopping | Refusal::Detached => ErrorCode::Aborted,
             Refusal::Unauthenticated => ErrorCode::Unauthenticated,
             Refusal::NotProven { .. } => ErrorCode::BadId,
             Refusal::BadSignature { .. }

@@ -138,15 +138,24 @@ pub struct MemberView {
     pub claimed: Vec<SocketAddr>,
 }
 
+/// How much was relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Relayed {
+    /// Lines.
+    pub lines: u64,
+    /// Octets of those lines.
+    pub octets: u64,
+}
+
 /// What one client has relayed in the present window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayAccount {
     /// The client.
     pub id: NodeId,
-    /// Lines relayed.
-    pub lines: u64,
-    /// Octets of those lines.
-    pub octets: u64,
+    /// Shares of messages.
+    pub shares: Relayed,
+    /// Datagrams between two members that cannot reach each other.
+    pub datagrams: Relayed,
     /// How long until the client starts anew.
     pub window_left: Duration,
 }
@@ -163,10 +172,18 @@ pub struct RegistryStats {
     pub relayed_lines: u64,
     /// Octets of relayed lines.
     pub relayed_octets: u64,
+    /// Of these lines, datagrams between two members that cannot reach each other.
+    pub relayed_datagrams: u64,
+    /// Octets of those.
+    pub relayed_datagram_octets: u64,
+    /// Lines not relayed because their sender's quota was used up.
+    pub relay_refused: u64,
     /// Connections closed because they did not read.
     pub shed: u64,
     /// Events dropped because nobody took them.
     pub lost_events: u64,
+    /// Records of other servers that could not be read.
+    pub unread_records: u64,
 }
 
 /// What a member asks of its driver.
@@ -333,6 +350,16 @@ pub enum MemberEvent {
         cluster: ClusterId,
         /// The new state.
         state: ClusterState,
+    },
+    /// A member goes on under another key, by a statement that both keys have
+    /// signed; its old id is no member any more.
+    KeyChanged {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The id that was given up.
+        old: NodeId,
+        /// The id in its place.
+        new: NodeId,
     },
     /// After a reconnection the place in this cluster is confirmed.
     Rejoined {

@@ -98,7 +98,7 @@ pub use self::config::{MemberConfig, RegistryConfig};
 pub use self::error::{LinkError, Refusal, RelayError, RequestError, ServerError};
 pub use self::event::{
     ClusterView, ConnId, MemberEvent, MemberOutput, MemberView, RegistryEvent, RegistryOutput,
-    RegistryStats, RelayAccount, Reply, Request, RequestId,
+    RegistryStats, RelayAccount, Relayed, Reply, Request, RequestId,
 };
 pub use self::member::{Member, relayed_data};
 pub use self::record::{Record, RecordError, RecordKey, Restored};

@@ -5,10 +5,15 @@
 //! transaction before the outputs that came with them are sent, and giving all of
 //! them back to [`Registry::restore`] after a restart loses no cluster.
 //!
-//! What is not kept: who is connected, addresses, code numbers, relay accounts.
+//! What is not kept: code numbers, relay accounts, and, unless several servers share
+//! their state, who is connected and from where.
 //!
 //! [`Registry::poll_record`]: crate::Registry::poll_record
 //! [`Registry::restore`]: crate::Registry::restore
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -36,6 +41,9 @@ pub enum RecordKey {
     Place(ClusterId, NodeId),
     /// A client's profile.
     Profile(NodeId),
+    /// Where a client is connected, among servers that share their state. It goes
+    /// with the server that wrote it: whoever keeps it forgets it when that ends.
+    Presence(NodeId),
 }
 
 /// Octets that are no key or no value of a record.
@@ -55,6 +63,7 @@ impl RecordKey {
             RecordKey::Cluster(cluster) => format!("c/{cluster}"),
             RecordKey::Place(cluster, id) => format!("m/{cluster}/{id}"),
             RecordKey::Profile(id) => format!("p/{id}"),
+            RecordKey::Presence(id) => format!("s/{id}"),
         }
     }
 
@@ -71,6 +80,7 @@ impl RecordKey {
                 RecordKey::Place(parsed(cluster).ok_or(bad)?, parsed(id).ok_or(bad)?)
             }
             (Some("p"), Some(id), None) => RecordKey::Profile(parsed(id).ok_or(bad)?),
+            (Some("s"), Some(id), None) => RecordKey::Presence(parsed(id).ok_or(bad)?),
             _ => return Err(bad),
         };
         match parts.next() {
@@ -162,12 +172,7 @@ pub(crate) struct PlaceValue {
 
 impl PlaceValue {
     pub(crate) fn encode(&self) -> Bytes {
-        let caps = match self.caps {
-            None => 0,
-            Some(caps) if caps.contains(Caps::RDT) => 2,
-            Some(_) => 1,
-        };
-        let mut out = vec![VERSION, caps];
+        let mut out = vec![VERSION, put_caps(self.caps)];
         put(&mut out, self.membership.as_deref().unwrap_or_default());
         out.into()
     }
@@ -177,12 +182,7 @@ impl PlaceValue {
         let rest = octets.strip_prefix(&[VERSION]).ok_or(bad)?;
         let (&caps, mut rest) = rest.split_first().ok_or(bad)?;
         let membership = take(&mut rest).ok_or(bad)?;
-        let caps = match caps {
-            0 => None,
-            1 => Some(Caps::NONE),
-            2 => Some(Caps::RDT),
-            _ => return Err(bad),
-        };
+        let caps = take_caps(caps).ok_or(bad)?;
         if !rest.is_empty() {
             return Err(bad);
         }
@@ -190,6 +190,75 @@ impl PlaceValue {
             caps,
             membership: filled(membership),
         })
+    }
+}
+
+/// A connected client's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PresenceValue {
+    pub(crate) ip: IpAddr,
+    pub(crate) port: Option<NonZeroU16>,
+    pub(crate) caps: Option<Caps>,
+    /// The clusters in which its place is present.
+    pub(crate) present: BTreeSet<ClusterId>,
+}
+
+impl PresenceValue {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = vec![VERSION, put_caps(self.caps)];
+        out.extend(self.port.map_or(0, NonZeroU16::get).to_be_bytes());
+        match self.ip {
+            IpAddr::V4(ip) => put(&mut out, &ip.octets()),
+            IpAddr::V6(ip) => put(&mut out, &ip.octets()),
+        }
+        for cluster in &self.present {
+            put(&mut out, cluster.as_str().as_bytes());
+        }
+        out.into()
+    }
+
+    pub(crate) fn parse(octets: &[u8]) -> Result<PresenceValue, RecordError> {
+        let bad = RecordError { what: "value" };
+        let rest = octets.strip_prefix(&[VERSION]).ok_or(bad)?;
+        let (&caps, mut rest) = rest.split_first().ok_or(bad)?;
+        let caps = take_caps(caps).ok_or(bad)?;
+        let port = NonZeroU16::new(take_u16(&mut rest).ok_or(bad)?);
+        let ip = take(&mut rest).ok_or(bad)?;
+        let ip = match (<[u8; 4]>::try_from(ip), <[u8; 16]>::try_from(ip)) {
+            (Ok(v4), _) => IpAddr::from(v4),
+            (_, Ok(v6)) => IpAddr::from(v6),
+            _ => return Err(bad),
+        };
+        let mut present = BTreeSet::new();
+        while !rest.is_empty() {
+            let cluster = take(&mut rest).ok_or(bad)?;
+            let cluster = std::str::from_utf8(cluster).ok().and_then(parsed);
+            present.insert(cluster.ok_or(bad)?);
+        }
+        Ok(PresenceValue {
+            ip,
+            port,
+            caps,
+            present,
+        })
+    }
+}
+
+fn put_caps(caps: Option<Caps>) -> u8 {
+    match caps {
+        None => 0,
+        Some(caps) if caps.contains(Caps::RDT) => 2,
+        Some(_) => 1,
+    }
+}
+
+/// `None`: there are no such capabilities.
+fn take_caps(octet: u8) -> Option<Option<Caps>> {
+    match octet {
+        0 => Some(None),
+        1 => Some(Some(Caps::NONE)),
+        2 => Some(Some(Caps::RDT)),
+        _ => None,
     }
 }
 
@@ -241,6 +310,7 @@ mod tests {
             RecordKey::Cluster("c1".parse().unwrap()),
             RecordKey::Place("c1".parse().unwrap(), "@AbCdEfGhIjKlMn0".parse().unwrap()),
             RecordKey::Profile("alice".parse().unwrap()),
+            RecordKey::Presence("alice".parse().unwrap()),
         ];
         for key in keys {
             assert_eq!(RecordKey::parse(&key.to_text()), Ok(key));
@@ -263,6 +333,21 @@ mod tests {
         }
         for len in 0..place.encode().len() {
             assert!(PlaceValue::parse(&place.encode()[..len]).is_err());
+        }
+        for ip in ["192.0.2.1", "2001:db8::1"] {
+            let presence = PresenceValue {
+                ip: ip.parse().unwrap(),
+                port: NonZeroU16::new(9_000),
+                caps: Some(Caps::NONE),
+                present: ["c1", "c2"].map(|c| c.parse().unwrap()).into(),
+            };
+            let octets = presence.encode();
+            assert_eq!(PresenceValue::parse(&octets), Ok(presence));
+            // A cut between two clusters cannot be seen: the store gives values whole.
+            let last = octets.len() - "xxc2".len();
+            for len in (last - "xxc1".len() + 1..octets.len()).filter(|&len| len != last) {
+                assert!(PresenceValue::parse(&octets[..len]).is_err(), "{len}");
+            }
         }
         let longer = [&value().encode()[..], &[0]].concat();
         assert!(ClusterValue::parse(&longer).is_err());

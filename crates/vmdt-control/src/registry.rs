@@ -1,6 +1,7 @@
 //! The server's machine: connections, deadlines, backlogs.
 
 mod requests;
+mod sharing;
 mod signed;
 mod telling;
 
@@ -23,6 +24,7 @@ use crate::event::{
     ClusterView, ConnId, RegistryEvent, RegistryOutput, RegistryStats, RelayAccount,
 };
 use crate::record::{Record, RecordKey, Restored};
+use crate::registry::sharing::Sharing;
 
 /// The longest ERROR sentence, in octets.
 const MAX_SENTENCE: usize = 300;
@@ -66,6 +68,8 @@ pub struct Registry {
     outputs: VecDeque<Queued>,
     events: VecDeque<RegistryEvent>,
     stats: RegistryStats,
+    /// What there is to know where other servers have the same state.
+    sharing: Option<Sharing>,
     /// Octets of the input being answered: its replies are about as long.
     piece: usize,
 }
@@ -94,6 +98,8 @@ struct Connection {
     timer: Instant,
     /// Whole lines not yet handed to the driver.
     out: Vec<u8>,
+    /// What has arrived from the first line on that must wait for the right to write.
+    held: Vec<u8>,
     /// Octets handed to the driver and not yet reported sent.
     in_flight: usize,
     doomed: bool,
@@ -115,6 +121,7 @@ impl Registry {
             codes: Codes::default(),
             accounts: Accounts::new(
                 config.relay_quota,
+                config.relay_datagram_quota,
                 config.relay_window,
                 config.max_clients.saturating_mul(2),
             ),
@@ -126,6 +133,7 @@ impl Registry {
             outputs: VecDeque::new(),
             events: VecDeque::new(),
             stats: RegistryStats::default(),
+            sharing: None,
             piece: 0,
         }
     }
@@ -187,10 +195,15 @@ impl Registry {
         if self.conns.contains_key(&conn) {
             return;
         }
-        if self.conns.len() >= self.config.max_connections {
-            let refusal = Refusal::TooManyClients {
-                limit: self.config.max_connections,
-            };
+        let refusal = if self.is_detached() {
+            Some(Refusal::Detached)
+        } else if self.conns.len() >= self.config.max_connections {
+            let limit = self.config.max_connections;
+            Some(Refusal::TooManyClients { limit })
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
             let line = error_line(Framing::Bar, None, &refusal);
             self.event(RegistryEvent::Closed {
                 conn,
@@ -218,6 +231,7 @@ impl Registry {
                 last_line: None,
                 timer,
                 out: Vec::new(),
+                held: Vec::new(),
                 in_flight: 0,
                 doomed: false,
             },
@@ -229,6 +243,10 @@ impl Registry {
         let Some(connection) = self.conns.get_mut(&conn) else {
             return;
         };
+        if !connection.held.is_empty() {
+            self.hold(now, conn, octets);
+            return;
+        }
         self.piece = octets.len().min(LARGEST_PIECE);
         let mut rest = octets;
         if connection.framer.buffered() > 0 {
@@ -240,17 +258,23 @@ impl Registry {
             if !self.handle_buffered(now, conn) {
                 return;
             }
+            if self.holds(conn) {
+                self.hold(now, conn, rest);
+                return;
+            }
         }
         // The others are read where they lie.
         while let Some((line, after)) = split_line(rest) {
-            rest = after;
+            let whole = std::mem::replace(&mut rest, after);
             if is_blank(line) {
                 continue;
             }
             let limit = self.config.max_relay_line;
-            match line.len() > limit {
-                true => self.end(now, conn, Refusal::LineTooLong { limit }),
-                false => self.handle_line(now, conn, line),
+            if line.len() > limit {
+                self.end(now, conn, Refusal::LineTooLong { limit });
+            } else if !self.handle_line(now, conn, line) {
+                self.hold(now, conn, whole);
+                return;
             }
             self.settle(now);
             // The connection may end while its lines are answered.
@@ -273,7 +297,10 @@ impl Registry {
             match connection.framer.next_line() {
                 Some(Ok(line)) => {
                     longest = longest.max(line.len());
-                    self.handle_line(now, conn, &line);
+                    if !self.handle_line(now, conn, &line) {
+                        self.hold(now, conn, &[&line[..], b"\n"].concat());
+                        break;
+                    }
                     self.settle(now);
                 }
                 Some(Err(error)) => {
@@ -325,7 +352,7 @@ impl Registry {
 
     /// Does what is due at `now`. Early calls do nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.directory.expire(now);
+        self.expire(now);
         for (id, number) in self.codes.expire(now) {
             self.code_closed(id, number);
         }
@@ -353,6 +380,7 @@ impl Registry {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|&(at, _)| at);
         let grace = self.directory.next_deadline();
+        let grace = grace.filter(|_| !self.expiry_waits());
         let code = self.codes.next_deadline();
         timer.into_iter().chain(grace).chain(code).min()
     }
@@ -561,9 +589,9 @@ impl Registry {
         if let Some(id) = connection.id
             && self.directory.connection(id) == Some(conn)
         {
-            self.directory.lost(now, id);
             self.directory.keep_bucket(id, &connection.bucket);
             self.codes.lost(now, id);
+            self.lost(now, id, conn);
         }
         Some(connection)
     }

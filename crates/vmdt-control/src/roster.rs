@@ -56,6 +56,8 @@ pub struct SealedRoster {
     list: Option<Bytes>,
     /// What was announced before the descriptor came.
     held: Vec<Message>,
+    /// Members that changed their keys, old ids and new ones, until they are taken.
+    changed: Vec<(NodeId, NodeId)>,
 }
 
 impl PartialEq for SealedRoster {
@@ -74,6 +76,7 @@ impl SealedRoster {
             memberships: BTreeMap::new(),
             list: None,
             held: Vec::new(),
+            changed: Vec::new(),
         }
     }
 
@@ -150,11 +153,22 @@ impl SealedRoster {
         }
         match admitted {
             Ok(admitted) => {
+                for change in membership.changes() {
+                    let old = change.old_key().node_id();
+                    if old != id && self.memberships.remove(&old).is_some() {
+                        self.changed.push((old, id));
+                    }
+                }
                 let octets = membership.octets().clone();
                 self.memberships.insert(id, octets).is_none() || admitted != Admitted::Known
             }
             Err(_) => false,
         }
+    }
+
+    /// Members that have changed their keys since this was asked last: old ids and new ones.
+    pub(crate) fn take_changed(&mut self) -> Vec<(NodeId, NodeId)> {
+        std::mem::take(&mut self.changed)
     }
 
     /// Whether `id` has shown that it is a member.

@@ -634,8 +634,14 @@ fn a_relay_quota_holds_over_reconnections() {
     server.ask(258, "REGISTER_P2P_PORT|mallory|9002|rdt");
     assert_eq!(code_of(&server.ask(258, &share)), ErrorCode::QuotaExceeded);
     let accounts: Vec<_> = server.registry.relay_accounts(server.now).collect();
-    assert_eq!((accounts.len(), accounts[0].lines), (1, 2));
-    assert!(accounts[0].octets <= 2_000);
+    assert_eq!((accounts.len(), accounts[0].shares.lines), (1, 2));
+    assert!(accounts[0].shares.octets <= 2_000);
+    // Datagrams between the two are another matter.
+    let datagram = format!("MESSAGE_SHARE|mallory|alice|alice|0|{}\n", "A".repeat(900));
+    assert!(server.send(258, datagram.as_bytes()).is_empty());
+    let stats = server.registry.stats();
+    assert_eq!((stats.relayed_lines, stats.relayed_datagrams), (3, 1));
+    assert_eq!(stats.relay_refused, 2);
     server.now += Duration::from_secs(60);
     assert!(server.send(258, format!("{share}\n").as_bytes()).is_empty());
 }

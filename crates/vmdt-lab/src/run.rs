@@ -268,9 +268,9 @@ impl Common {
         let mut helpers = Vec::new();
         if contender.name == "vmdt" {
             let at = SocketAddr::from((member_address(Member::Server), PORT));
-            put("server", at.to_string());
             let control = Args::from([("at".to_owned(), at.to_string())]);
             let control = Peer::start(&world.server, "vmdt", "control", &control)?;
+            put("server", control.expect("url", SETUP)?.join(" "));
             control.expect("ready", SETUP)?;
             helpers.push(control);
         }
@@ -319,7 +319,6 @@ impl Common {
             ("port", "7000"),
             ("back", "127.0.0.1:7001"),
             ("paths", "1"),
-            ("server", "127.0.0.1:7000"),
         ] {
             args.insert(key.to_owned(), value.to_owned());
         }
@@ -328,10 +327,10 @@ impl Common {
             args.insert("k".to_owned(), k.to_string());
             args.insert("n".to_owned(), n.to_string());
             let control = Args::from([("at".to_owned(), "127.0.0.1:7000".to_owned())]);
-            processes.push(Peer::start(host, "vmdt", "control", &control)?);
-        }
-        for process in &processes {
-            process.expect("ready", SETUP)?;
+            let control = Peer::start(host, "vmdt", "control", &control)?;
+            args.insert("server".to_owned(), control.expect("url", SETUP)?.join(" "));
+            control.expect("ready", SETUP)?;
+            processes.push(control);
         }
         let server = Peer::start(host, contender.name, "server", &args)?;
         learn_id(contender, &server, &mut args)?;
@@ -462,11 +461,13 @@ impl Common {
     }
 }
 
-/// A VMDT node's id is its own to say.
+/// A VMDT node's id and its cluster's ticket are its own to say.
 fn learn_id(contender: &Contender, receiver: &Peer, args: &mut Args) -> Result<()> {
     if contender.name == "vmdt" {
         let id = receiver.expect("id", SETUP)?.join(" ");
         args.insert("receiver".to_owned(), id);
+        let ticket = receiver.expect("ticket", SETUP)?.join(" ");
+        args.insert("ticket".to_owned(), ticket);
     }
     Ok(())
 }

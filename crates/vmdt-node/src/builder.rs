@@ -11,10 +11,13 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use tokio::net::{TcpListener, UdpSocket, lookup_host};
 use tokio::sync::{Mutex, mpsc, watch};
+use vmdt_pool::{Anchor, StorageError, Store};
 use vmdt_rdt::RateLimit;
 use vmdt_seal::identity::{PublicIdentity, SecretIdentity};
 use vmdt_seal::keyfile::{self, KeyFileError};
+use vmdt_seal::prekey::{PrekeyConfig, PrekeyStore};
 use vmdt_seal::ticket::{MAX_SERVERS as MAX_TICKET_SERVERS, ServerAddress, Ticket};
+use vmdt_store::{OpenError, Options, RedbStore};
 use vmdt_wire::NodeId;
 
 use crate::core::{Core, CoreConfig, Sealing};
@@ -27,6 +30,11 @@ const COMMANDS: usize = 64;
 /// Events that wait for the application. Beyond it messages wait unconfirmed at this node, and
 /// other events are dropped.
 const EVENTS: usize = 1024;
+
+/// The store in the folder of [`NodeBuilder::storage`].
+const STORE_FILE: &str = "node.vmdt";
+/// The key there, unless another is given.
+const IDENTITY_FILE: &str = "identity";
 
 /// Who the node is.
 #[derive(Debug, Clone)]
@@ -69,6 +77,10 @@ pub struct NodeBuilder {
     operators: BTreeMap<NodeId, String>,
     transport: Option<vmdt_rdt::Config>,
     rate_limit: Option<RateLimit>,
+    storage: Option<PathBuf>,
+    expiry: Option<Duration>,
+    repair_after: Option<Duration>,
+    health_checks: Option<Duration>,
 }
 
 impl Default for NodeBuilder {
@@ -96,6 +108,10 @@ impl Default for NodeBuilder {
             operators: BTreeMap::new(),
             transport: None,
             rate_limit: None,
+            storage: None,
+            expiry: None,
+            repair_after: None,
+            health_checks: Some(Duration::from_secs(30)),
         }
     }
 }
@@ -268,6 +284,42 @@ impl NodeBuilder {
         self
     }
 
+    /// The folder in which what outlives the process is kept: shares held for others, transfers
+    /// under way in both directions, the clusters, and, unless [`identity`](Self::identity) or
+    /// [`identity_file`](Self::identity_file) says otherwise, the node's key. A node that is started
+    /// again with the same folder goes on where the last one was, whatever ended it. Without a
+    /// folder all of that is in memory only.
+    ///
+    /// Files go to [`downloads`](Self::downloads); what is not whole of them lies there under names
+    /// that begin with `.vmdt-`. One process uses a folder at a time.
+    #[must_use]
+    pub fn storage(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.storage = Some(folder.into());
+        self
+    }
+
+    /// How long what is not delivered is kept; see [`CoreConfig::set_expiry`]. 7 days by default.
+    #[must_use]
+    pub fn expiry(mut self, time: Duration) -> Self {
+        self.expiry = Some(time);
+        self
+    }
+
+    /// How often members are asked whether they answer; see [`CoreConfig::set_health_checks`]. 30 s
+    /// by default.
+    #[must_use]
+    pub fn health_checks(mut self, every: Option<Duration>) -> Self {
+        self.health_checks = every;
+        self
+    }
+
+    /// How long a holder may be away; see [`CoreConfig::set_repair_after`]. 10 minutes by default.
+    #[must_use]
+    pub fn repair_after(mut self, time: Duration) -> Self {
+        self.repair_after = Some(time);
+        self
+    }
+
     /// Settings of the transport.
     #[must_use]
     pub fn transport(mut self, config: vmdt_rdt::Config) -> Self {
@@ -407,14 +459,31 @@ impl NodeBuilder {
         if let Some(transport) = self.transport {
             config.set_transport(transport);
         }
+        config.set_health_checks(self.health_checks)?;
+        if let Some(time) = self.expiry {
+            config.set_expiry(time)?;
+        }
+        if let Some(time) = self.repair_after {
+            config.set_repair_after(time)?;
+        }
+        let downloads = self.downloads.clone();
+        let (core, store) = open_core(config, self.storage, downloads).await?;
 
+        if open || self.allow_open_peers {
+            tracing::warn!(
+                own = open,
+                peers = self.allow_open_peers,
+                "profile 1.0 is configured: what goes by it is neither encrypted nor authenticated"
+            );
+        }
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (events_in, events) = mpsc::channel(EVENTS);
         let (changed, watch) = watch::channel(0);
         let loss = Loss::new(self.loss.0, self.loss.1);
         let (dropped, sent) = (Arc::clone(&loss.dropped), Arc::clone(&loss.sent));
         let driver = Driver {
-            core: Core::new(config, seed()?),
+            core,
+            store,
             socket,
             listener,
             commands: inbox,
@@ -454,16 +523,33 @@ impl NodeBuilder {
                 let id = plain.ok_or_else(|| NodeError::Id(id.clone()))?;
                 return Ok(Resolved::Open(id));
             }
-            Who::Ephemeral => (SecretIdentity::generate(&mut rng), None),
+            Who::Ephemeral if self.storage.is_none() => (SecretIdentity::generate(&mut rng), None),
             Who::Key(identity) => (SecretIdentity::clone(identity), None),
-            Who::File(path) => {
-                let path = path.clone();
+            Who::File(_) | Who::Ephemeral => {
+                let folder = self.storage.clone();
+                let path = match &self.who {
+                    Who::File(path) => path.clone(),
+                    _ => folder.clone().unwrap_or_default().join(IDENTITY_FILE),
+                };
                 let loaded = tokio::task::spawn_blocking(move || {
+                    if let Some(folder) = folder {
+                        // if it can't be made, the key's file says why
+                        let _ = std::fs::create_dir_all(folder);
+                    }
                     let (identity, _) = keyfile::load_or_create(&path, &mut rng)?;
                     let mut prekey_file = path.into_os_string();
                     prekey_file.push(".prekeys");
                     let prekey_file = PathBuf::from(prekey_file);
-                    let prekeys = keyfile::load_prekeys(&prekey_file)?;
+                    let prekeys = match keyfile::load_prekeys(&prekey_file)? {
+                        Some(prekeys) => prekeys,
+                        None => {
+                            // kept before anybody seals to them
+                            let config = PrekeyConfig::default();
+                            let prekeys = PrekeyStore::new(config, unix_ms(), &mut rng);
+                            keyfile::store_prekeys(&prekey_file, &prekeys)?;
+                            prekeys
+                        }
+                    };
                     Ok::<_, KeyFileError>((identity, prekeys, prekey_file))
                 });
                 let (identity, prekeys, prekey_file) = loaded
@@ -477,12 +563,45 @@ impl NodeBuilder {
         let mut prekey_file = None;
         if let Some((prekeys, path)) = file {
             prekey_file = Some(path);
-            if let Some(prekeys) = prekeys {
-                sealing = sealing.prekeys(prekeys);
-            }
+            sealing = sealing.prekeys(prekeys);
         }
         Ok(Resolved::Sealed(Box::new(sealing), prekey_file))
     }
+}
+
+/// A core in memory, or one with what the last run left.
+async fn open_core(
+    config: CoreConfig,
+    storage: Option<PathBuf>,
+    downloads: Option<PathBuf>,
+) -> Result<(Core, Option<Box<dyn Store + Send>>), NodeError> {
+    let seed = seed()?;
+    let Some(folder) = storage else {
+        return Ok((Core::new(config, seed), None));
+    };
+    let anchor = Anchor {
+        at: now(),
+        unix: Duration::from_millis(unix_ms()),
+    };
+    let opened = tokio::task::spawn_blocking(move || {
+        let fail = |cause| NodeError::Storage {
+            folder: folder.clone(),
+            cause,
+        };
+        std::fs::create_dir_all(&folder)
+            .map_err(|e| fail(OpenError::from(StorageError::from(e.kind()))))?;
+        let file = folder.join(STORE_FILE);
+        let store = RedbStore::open(file, Options::default()).map_err(fail)?;
+        let (core, recovered) =
+            Core::restore(config, seed, anchor, &store).map_err(NodeError::Restore)?;
+        tracing::debug!(?recovered, "went on with what was kept");
+        if let Some(downloads) = downloads {
+            crate::parts::clean(&downloads, core.id(), &core.kept_parts());
+        }
+        let store: Box<dyn Store + Send> = Box::new(store);
+        Ok((core, Some(store)))
+    });
+    opened.await.map_err(|_| NodeError::Closed)?
 }
 
 fn seed() -> Result<[u8; 32], NodeError> {

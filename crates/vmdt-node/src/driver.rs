@@ -14,14 +14,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use vmdt_control::{MemberOutput, Reply, Request, RequestError, RequestId};
+use vmdt_pool::{OpId, Persist, StorageError, Store};
 use vmdt_wire::{MessageId, NodeId};
 
 use crate::core::{
-    ClusterError, Core, Event, Kind, Output, PeerConn, Progress, Receipt, SendOptions, SinkOp,
-    TransferError,
+    ClusterError, Content as KeptContent, ContentHash, Core, Event, Kind, Output, PeerConn,
+    Progress, Receipt, SendOptions, SinkOp, TransferError,
 };
 use crate::files::{PartFile, SourceFile};
 use crate::handle::{ClusterStatus, MemberStatus, PathReport};
+use crate::keeping::{self, Kept};
 use crate::socket::{Received, Socket};
 
 /// Reports taken before the sockets are looked at again.
@@ -67,6 +69,8 @@ pub(crate) enum Command {
         options: SendOptions,
         reply: oneshot::Sender<Result<Started, TransferError>>,
     },
+    /// Handles for the transfers of an earlier run that nobody holds one for.
+    Resumed(oneshot::Sender<Vec<Started>>),
     Cancel(MessageId),
     /// Asks the server for what the core makes of this.
     Ask {
@@ -156,6 +160,14 @@ enum Internal {
         handle: u64,
         path: PathBuf,
     },
+    SinkResumed {
+        handle: u64,
+        hash: ContentHash,
+    },
+    Persisted {
+        op: OpId,
+        result: Result<(), StorageError>,
+    },
     LineSent {
         op: u64,
         result: Result<(), String>,
@@ -179,6 +191,8 @@ struct OutgoingTransfer {
     octets: Option<Bytes>,
     progress: watch::Sender<Progress>,
     done: Option<oneshot::Sender<Result<Receipt, TransferError>>>,
+    /// Of an earlier run: who is to get it, and the reference to its file.
+    resumed: Option<(NodeId, Bytes)>,
 }
 
 struct Control {
@@ -237,6 +251,7 @@ pub(crate) struct Driver {
     pub(crate) prekey_file: Option<PathBuf>,
     pub(crate) tls: Option<ControlTls>,
     pub(crate) loss: Loss,
+    pub(crate) store: Option<Box<dyn Store + Send>>,
 }
 
 struct State {
@@ -248,6 +263,8 @@ struct State {
     prekey_file: Option<PathBuf>,
     tls: Option<ControlTls>,
     loss: Loss,
+    /// The thread that commits what is to outlive the process.
+    batches: Option<std::sync::mpsc::Sender<Persist>>,
     /// Reports whose number the core's own bounds limit.
     internal: mpsc::UnboundedSender<Internal>,
     /// Octets from outside: whoever sends them waits when the core is behind.
@@ -273,7 +290,19 @@ impl Driver {
         let (inbound, mut arrivals) = mpsc::channel(INBOUND);
         let mut commands = self.commands;
         let listener = self.listener;
+        let mut tasks = JoinSet::new();
+        let batches = self.store.map(|store| {
+            let (batches, inbox) = std::sync::mpsc::channel();
+            let internal = internal.clone();
+            tasks.spawn_blocking(move || {
+                keeping::commit(store, &inbox, |op, result| {
+                    let _ = internal.send(Internal::Persisted { op, result });
+                });
+            });
+            batches
+        });
         let mut state = State {
+            batches,
             core: self.core,
             socket: self.socket,
             events: self.events,
@@ -284,7 +313,7 @@ impl Driver {
             loss: self.loss,
             internal,
             inbound,
-            tasks: JoinSet::new(),
+            tasks,
             control: None,
             requests: BTreeMap::new(),
             codes: BTreeMap::new(),
@@ -314,13 +343,13 @@ impl Driver {
                 biased;
                 command = commands.recv() => match command {
                     Some(Command::Close(reply)) => {
-                        state.close().await;
+                        state.close(&mut reports).await;
                         let _ = reply.send(());
                         return;
                     }
                     Some(command) => state.on_command(command),
                     None => {
-                        state.close().await;
+                        state.close(&mut reports).await;
                         return;
                     }
                 },
@@ -481,6 +510,18 @@ impl State {
                 }
             }
             Output::PrekeysChanged => self.save_prekeys(),
+            Output::Persist(batch) => {
+                if let Some(batches) = &self.batches {
+                    let _ = batches.send(batch);
+                }
+            }
+            Output::Resumed {
+                transfer,
+                to,
+                total,
+                delivered,
+                content,
+            } => self.go_on(transfer, to, (delivered, total), content),
         }
     }
 
@@ -554,7 +595,8 @@ impl State {
     }
 
     fn on_sink(&mut self, handle: u64, op: SinkOp) {
-        if let SinkOp::Open { .. } = op {
+        if let SinkOp::Open { .. } | SinkOp::Resume { .. } = op {
+            let kept = !matches!(op, SinkOp::Open { part: None, .. });
             let Some(folder) = self.downloads.clone() else {
                 let why = "this node takes no files: it has no download folder".to_owned();
                 let _ = self.internal.send(Internal::SinkFailed { handle, why });
@@ -562,8 +604,10 @@ impl State {
             };
             let (sender, ops) = std::sync::mpsc::channel();
             let internal = self.internal.clone();
-            self.tasks
-                .spawn_blocking(move || write_file(handle, &folder, &ops, &internal));
+            self.tasks.spawn_blocking(move || match kept {
+                true => write_kept(handle, &folder, &ops, &internal),
+                false => write_file(handle, &folder, &ops, &internal),
+            });
             self.sinks.insert(handle, sender);
         }
         let ends = matches!(op, SinkOp::Finish | SinkOp::Abort);
@@ -619,9 +663,12 @@ impl State {
             },
             Internal::SinkWritten { handle } => self.core.sink_written(now(), handle),
             Internal::SinkFailed { handle, why } => {
-                self.sinks.remove(&handle);
                 self.core.sink_failed(now(), handle, &why);
             }
+            Internal::SinkResumed { handle, hash } => {
+                self.core.sink_resumed(now(), handle, hash);
+            }
+            Internal::Persisted { op, result } => self.core.persisted(now(), op, result),
             Internal::SinkFinished { handle, path } => {
                 self.core.sink_finished(now(), handle, path);
             }
@@ -673,6 +720,16 @@ impl State {
                 let result = self.begin(to, content, options);
                 let _ = reply.send(result);
             }
+            Command::Resumed(reply) => {
+                let unheld: Vec<MessageId> = self
+                    .outgoing
+                    .iter()
+                    .filter(|(_, out)| out.resumed.is_some() && out.done.is_none())
+                    .map(|(id, _)| *id)
+                    .collect();
+                let held = unheld.into_iter().filter_map(|id| self.hold(id));
+                let _ = reply.send(held.collect());
+            }
             Command::Cancel(transfer) => self.core.cancel(now(), transfer),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
@@ -702,9 +759,24 @@ impl State {
             Content::Octets(octets) => (Kind::Octets, String::new(), octets.len() as u64),
             Content::File(file) => (Kind::File, file.name(), file.size()),
         };
-        let id = self
-            .core
-            .send_with(now(), to, kind, &name, Some(total), options)?;
+        let kept = match &content {
+            Content::Octets(octets) => Some(KeptContent::Octets(octets.clone())),
+            Content::File(file) => file.reference().map(KeptContent::Reference),
+        };
+        if let Some(KeptContent::Reference(file)) = &kept
+            && let Some(started) = self.same_again(to, file)
+        {
+            return Ok(started);
+        }
+        let id = match kept {
+            Some(kept) if self.core.is_durable() => {
+                let core = &mut self.core;
+                core.send_kept(now(), to, kind, &name, Some(total), kept, options)?
+            }
+            _ => self
+                .core
+                .send_with(now(), to, kind, &name, Some(total), options)?,
+        };
         let progress = Progress::of(total);
         let (progress, watch) = watch::channel(progress);
         let (done, result) = oneshot::channel();
@@ -723,6 +795,7 @@ impl State {
             octets,
             progress,
             done: Some(done),
+            resumed: None,
         };
         self.outgoing.insert(id, transfer);
         Ok(Started {
@@ -730,6 +803,68 @@ impl State {
             progress: watch,
             done: result,
         })
+    }
+
+    /// A transfer of an earlier run goes on.
+    fn go_on(
+        &mut self,
+        transfer: MessageId,
+        to: NodeId,
+        (delivered, total): (u64, Option<u64>),
+        content: KeptContent,
+    ) {
+        let (need, octets, file) = match content {
+            KeptContent::Octets(octets) => (None, Some(octets), Bytes::new()),
+            KeptContent::Reference(file) => {
+                let (need, wanted) = mpsc::unbounded_channel();
+                let internal = self.internal.clone();
+                let reference = file.clone();
+                self.tasks.spawn_blocking(move || {
+                    keeping::reread(transfer, &reference, wanted, |transfer, result| {
+                        internal.send(Internal::Data { transfer, result }).is_ok()
+                    });
+                });
+                (Some(need), None, file)
+            }
+        };
+        match self.outgoing.get_mut(&transfer) {
+            Some(known) => (known.need, known.octets) = (need, octets),
+            None => {
+                let mut progress = Progress::of(total.unwrap_or(0));
+                (progress.delivered, progress.total) = (delivered, total);
+                let known = OutgoingTransfer {
+                    need,
+                    octets,
+                    progress: watch::channel(progress).0,
+                    done: None,
+                    resumed: Some((to, file)),
+                };
+                self.outgoing.insert(transfer, known);
+            }
+        }
+    }
+
+    /// A handle to a transfer of an earlier run.
+    fn hold(&mut self, id: MessageId) -> Option<Started> {
+        let out = self.outgoing.get_mut(&id)?;
+        let (done, result) = oneshot::channel();
+        out.done = Some(done);
+        Some(Started {
+            id,
+            progress: out.progress.subscribe(),
+            done: result,
+        })
+    }
+
+    /// The same file to the same receiver, that an earlier run did not finish and nobody waits for.
+    fn same_again(&mut self, to: NodeId, file: &Bytes) -> Option<Started> {
+        let same = |out: &OutgoingTransfer| {
+            let resumed = out.resumed.as_ref();
+            out.done.is_none() && resumed.is_some_and(|(at, what)| *at == to && what == file)
+        };
+        let found = self.outgoing.iter().find(|(_, out)| same(out));
+        let id = found.map(|(id, _)| *id)?;
+        self.hold(id)
     }
 
     fn status(&self) -> Vec<ClusterStatus> {
@@ -782,13 +917,13 @@ impl State {
     }
 
     /// Says good-bye: what peers need to know reaches them, within a bound.
-    async fn close(&mut self) {
+    async fn close(&mut self, reports: &mut mpsc::UnboundedReceiver<Internal>) {
         self.core.close(now());
         let until = now() + LINGER;
         let mut received = Vec::new();
         loop {
             let more = self.flush();
-            if self.core.is_quiet() || now() >= until {
+            if (self.core.is_quiet() && self.core.is_settled()) || now() >= until {
                 break;
             }
             if more {
@@ -802,6 +937,7 @@ impl State {
                     self.socket.receive(&mut received);
                     self.core.handle_datagrams(now(), received.drain(..));
                 }
+                Some(report) = reports.recv() => self.on_internal(report),
                 () = tokio::time::sleep_until(at.into()) => self.core.handle_timeout(now()),
             }
         }
@@ -809,6 +945,7 @@ impl State {
         while self.flush() {}
         // the writer of the control connection ends when its channel is dropped and empty
         self.control = None;
+        self.batches = None;
         self.sinks.clear();
         self.outgoing.clear();
         self.peer_conns.clear();
@@ -922,6 +1059,23 @@ fn read_file(
     }
 }
 
+/// Writes a file that is kept as it arrives. Runs on a thread of its own.
+fn write_kept(
+    handle: u64,
+    folder: &std::path::Path,
+    ops: &std::sync::mpsc::Receiver<SinkOp>,
+    internal: &mpsc::UnboundedSender<Internal>,
+) {
+    keeping::write_file(folder, ops, |kept| {
+        let _ = internal.send(match kept {
+            Kept::Resumed(hash) => Internal::SinkResumed { handle, hash },
+            Kept::Written => Internal::SinkWritten { handle },
+            Kept::Failed(why) => Internal::SinkFailed { handle, why },
+            Kept::Finished(path) => Internal::SinkFinished { handle, path },
+        });
+    });
+}
+
 /// Writes a file as it arrives. Runs on a thread of its own.
 fn write_file(
     handle: u64,
@@ -961,6 +1115,8 @@ fn write_file(
                 return;
             }
             SinkOp::Abort => return,
+            // of those that are kept
+            SinkOp::Resume { .. } => {}
         }
     }
 }

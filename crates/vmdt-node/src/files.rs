@@ -125,26 +125,28 @@ impl PartFile {
             file.sync_all()
                 .map_err(|e| explain(&e, "syncing", &self.part))?;
         }
-        for number in 0..MAX_TRIES {
-            let target = self.folder.join(numbered(&self.name, number));
-            match place(&self.part, &target) {
-                Ok(()) => {
-                    // the name itself is made durable where the system allows it
-                    if let Ok(folder) = File::open(&self.folder) {
-                        let _ = folder.sync_all();
-                    }
-                    return Ok(target);
-                }
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(explain(&e, "naming", &target)),
-            }
-        }
-        Err(format!(
-            "too many files are named {} in {}",
-            self.name,
-            self.folder.display()
-        ))
+        name_it(&self.folder, &self.name, &self.part)
     }
+}
+
+/// Gives a part a name that nothing else has.
+pub(crate) fn name_it(folder: &Path, name: &str, part: &Path) -> Result<PathBuf, String> {
+    for number in 0..MAX_TRIES {
+        let target = folder.join(numbered(name, number));
+        match place(part, &target) {
+            Ok(()) => {
+                // the name itself is made durable where the system allows it
+                if let Ok(folder) = File::open(folder) {
+                    let _ = folder.sync_all();
+                }
+                return Ok(target);
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(explain(&e, "naming", &target)),
+        }
+    }
+    let folder = folder.display();
+    Err(format!("too many files are named {name} in {folder}"))
 }
 
 impl Drop for PartFile {
@@ -173,7 +175,7 @@ fn place(part: &Path, target: &Path) -> io::Result<()> {
 }
 
 /// `name.ext`, `name (1).ext`, `name (2).ext`, …
-fn numbered(name: &str, number: u32) -> String {
+pub(crate) fn numbered(name: &str, number: u32) -> String {
     if number == 0 {
         return name.to_owned();
     }
@@ -181,6 +183,12 @@ fn numbered(name: &str, number: u32) -> String {
         Some((stem, ext)) if !stem.is_empty() => format!("{stem} ({number}).{ext}"),
         _ => format!("{name} ({number})"),
     }
+}
+
+/// When a file was changed, in nanoseconds since 1970.
+fn changed_ns(file: &File) -> Option<u128> {
+    let at = file.metadata().ok()?.modified().ok()?;
+    Some(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos())
 }
 
 /// A file that is being sent.
@@ -216,6 +224,32 @@ impl SourceFile {
             .file_name()
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default()
+    }
+
+    /// By what the same file is found again after a restart: where it is, its size, and when it was
+    /// changed. `None` for a path that is no text.
+    pub(crate) fn reference(&self) -> Option<Bytes> {
+        let path = std::path::absolute(&self.path).ok()?;
+        let path = path.to_str()?;
+        let changed = changed_ns(&self.file).unwrap_or(0);
+        Some(format!("{} {changed} {path}", self.size).into())
+    }
+
+    /// Opens the file of a [`reference`](Self::reference), if it is still the same.
+    pub(crate) fn reopen(reference: &[u8]) -> Result<SourceFile, String> {
+        let text = std::str::from_utf8(reference).unwrap_or_default();
+        let mut fields = text.splitn(3, ' ');
+        let (size, changed) = (fields.next(), fields.next());
+        let Some(path) = fields.next() else {
+            return Err("what was being sent is not recorded".into());
+        };
+        let file = SourceFile::open(Path::new(path))?;
+        let found = (file.size.to_string(), changed_ns(&file.file).unwrap_or(0));
+        if (Some(found.0.as_str()), Some(found.1.to_string().as_str())) == (size, changed) {
+            Ok(file)
+        } else {
+            Err(format!("{path} has changed since it was begun to be sent"))
+        }
     }
 
     /// The next octets, and whether they are the last.
@@ -306,6 +340,23 @@ mod tests {
         fs::write(&file, b"x").unwrap();
         let error = PartFile::create(&file.join("sub"), "a", "t").unwrap_err();
         assert!(error.contains("file"), "{error}");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_source_is_found_again_if_it_is_the_same() {
+        let dir = folder("reference");
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("a file");
+        fs::write(&path, b"12345").unwrap();
+        let reference = SourceFile::open(&path).unwrap().reference().unwrap();
+        assert_eq!(SourceFile::reopen(&reference).unwrap().size(), 5);
+        fs::write(&path, b"123456").unwrap();
+        let error = SourceFile::reopen(&reference).unwrap_err();
+        assert!(error.contains("has changed"), "{error}");
+        fs::remove_file(&path).unwrap();
+        assert!(SourceFile::reopen(&reference).is_err());
+        assert!(SourceFile::reopen(b"").is_err());
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -19,8 +19,8 @@ use vmdt_wire::{ClusterId, ClusterOptions, MessageId, NodeId};
 use crate::builder::NodeBuilder;
 use crate::code::CodeFailure;
 use crate::core::{
-    ClusterError, ClusterPlan, ConfigError, Core, CoreStats, Event, Explanation, PeerReport,
-    SendOptions, TransferError,
+    ClusterError, ClusterPlan, ConfigError, Core, CoreStats, Event, Explanation, KeyChange,
+    PeerReport, PetnameError, SendOptions, SignedReceipts, TransferError,
 };
 use crate::driver::{Command, Content};
 use crate::files::SourceFile;
@@ -75,6 +75,9 @@ pub enum NodeError {
         /// What is wrong.
         cause: ClusterError,
     },
+    /// A petname was not taken.
+    #[error(transparent)]
+    Petname(PetnameError),
     /// This needs a ticket in profile 1.1.
     #[error("a cluster of profile 1.1 is joined with a ticket, not by its id")]
     TicketNeeded,
@@ -93,6 +96,17 @@ pub enum NodeError {
     /// The file with the node's key can't be used.
     #[error("the identity can't be used: {0}")]
     Identity(KeyFileError),
+    /// The folder of [`NodeBuilder::storage`] can't be used.
+    #[error("the storage in {} can't be used: {cause}", folder.display())]
+    Storage {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// What is wrong.
+        cause: vmdt_store::OpenError,
+    },
+    /// What an earlier run left can't be used.
+    #[error(transparent)]
+    Restore(crate::core::RestoreError),
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Randomness(getrandom::Error),
@@ -330,6 +344,21 @@ impl Node {
         answer.await.map_err(|_| NodeError::Closed)
     }
 
+    /// Who carried which share of a transfer that this node sent, and that its addressee has it,
+    /// each confirmed by a signature that can be shown to others. The id is the transfer's.
+    /// Receipts follow what they confirm within a second, and [`Event::Confirmed`] says when the
+    /// addressee's came. `None` for what this node did not send and what is not kept any more: the
+    /// receipts of the last 32,768 shares are.
+    ///
+    /// # Errors
+    /// [`NodeError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn receipts(&self, id: MessageId) -> Result<Option<SignedReceipts>, NodeError> {
+        self.with(move |core, _| core.receipts(id)).await
+    }
+
     /// Who holds what of a message, and which sets of parties could learn something of it; it prints
     /// as text for people. The id is that of a transfer, of whose segments the latest is explained.
     /// `None` for what this node did not send: those under way and the last 256 are known.
@@ -383,6 +412,73 @@ impl Node {
     pub async fn name_of(&self, peer: NodeId) -> Result<Option<String>, NodeError> {
         self.with(move |core, _| Some(core.profile_of(peer)?.name().to_owned()))
             .await
+    }
+
+    /// What this node's user calls another node. Petnames live as long as the node: an application
+    /// keeps them, and gives them again.
+    ///
+    /// # Errors
+    /// [`NodeError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn petname(&self, peer: NodeId) -> Result<Option<String>, NodeError> {
+        self.with(move |core, _| core.petname(peer).map(str::to_owned))
+            .await
+    }
+
+    /// Gives a node a petname, or takes it back. It follows the node when that changes its key.
+    ///
+    /// # Errors
+    /// [`NodeError::Petname`] when it can't be called so, [`NodeError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn set_petname(&self, peer: NodeId, name: Option<&str>) -> Result<(), NodeError> {
+        let name = name.map(str::to_owned);
+        self.with(move |core, _| core.set_petname(peer, name.as_deref()))
+            .await?
+            .map_err(NodeError::Petname)
+    }
+
+    /// States that this node goes on under another key, and makes its memberships out to it. Close
+    /// this node then, build one with the new identity and let it [`rejoin`](Self::rejoin): to the
+    /// other members it is the same one. What is under way to this node is lost.
+    ///
+    /// # Errors
+    /// [`NodeError::Cluster`] when the key has been changed too often, [`NodeError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn change_key(
+        &self,
+        new: vmdt_seal::identity::SecretIdentity,
+    ) -> Result<KeyChange, NodeError> {
+        let what = "changing the key";
+        self.with(move |core, now| core.change_key(now, &new))
+            .await?
+            .map_err(|cause| NodeError::Cluster { what, cause })
+    }
+
+    /// Takes this node's place in a cluster that it joined under a former key, with one of
+    /// [`KeyChange::memberships`].
+    ///
+    /// # Errors
+    /// As for [`join`](Self::join).
+    ///
+    /// # Cancel safety
+    /// As for [`create_cluster`](Self::create_cluster).
+    pub async fn rejoin(&self, membership: impl AsRef<[u8]>) -> Result<Cluster, NodeError> {
+        let what = "rejoining a cluster";
+        let membership = membership.as_ref().to_vec();
+        let make = move |core: &mut Core, now| core.rejoin(now, &membership);
+        match self.ask_signed(what, make).await? {
+            Reply::Joined { cluster, .. } => Ok(Cluster {
+                node: self.clone(),
+                id: cluster,
+            }),
+            _ => Err(NodeError::UnexpectedReply { what }),
+        }
     }
 
     /// Joins the cluster of a ticket, in profile 1.1. The node must have been built with the
@@ -608,6 +704,28 @@ impl Node {
         self.start(to, Content::File(file), options).await
     }
 
+    /// Handles for transfers that an earlier run of this node began and that go on now, as its
+    /// [`storage`](NodeBuilder::storage) was kept; each is given out once. Sending the same file to
+    /// the same member again gives the same handle. How such a transfer ends is also an event,
+    /// [`Event::Delivered`] or [`Event::SendFailed`].
+    ///
+    /// # Errors
+    /// [`NodeError::Closed`].
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the handles may be gone; the transfers go on.
+    pub async fn resumed(&self) -> Result<Vec<Sending>, NodeError> {
+        let (reply, answer) = oneshot::channel();
+        let commands = &self.inner.commands;
+        commands
+            .send(Command::Resumed(reply))
+            .await
+            .map_err(|_| NodeError::Closed)?;
+        let started = answer.await.map_err(|_| NodeError::Closed)?;
+        let held = started.into_iter();
+        Ok(held.map(|s| Sending::new(s, commands.clone())).collect())
+    }
+
     /// What happens at this node, in order. All handles share one queue of 1,024 events: each
     /// event goes to one reader. Messages that find it full wait, unconfirmed; other events are
     /// dropped.
@@ -618,7 +736,8 @@ impl Node {
         }
     }
 
-    /// Closes the node: transfers under way fail, the server and the peers are told. Takes at
+    /// Closes the node: transfers under way fail, unless its [`storage`](NodeBuilder::storage) keeps
+    /// them for the next run; the server and the peers are told. Takes at
     /// most about a second. Everything afterwards fails with [`NodeError::Closed`]; closing again
     /// does nothing.
     ///

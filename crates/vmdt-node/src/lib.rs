@@ -67,13 +67,16 @@ pub mod core;
 mod driver;
 mod files;
 mod handle;
+mod keeping;
+mod parts;
 mod sending;
 mod socket;
 
 pub use crate::core::{
-    Ban, Carried, Carrier, ClusterError, ConfigError, CoreConfig, CoreStats, Event, Evidence,
-    Explanation, Health, HedgeReport, Paths, PeerReport, PlacementError, Progress, Receipt,
-    SendOptions, TransferError,
+    Ban, Carried, Carrier, ClusterError, ConfigError, Confirmed, CoreConfig, CoreStats, Event,
+    Evidence, Explanation, Health, HedgeReport, KeyChange, Paths, PeerReport, PetnameError,
+    PlacementError, Progress, Receipt, SendOptions, SignedReceipts, SignedSegment, SignedShare,
+    TransferError,
 };
 pub use builder::NodeBuilder;
 pub use code::{CODE_MAX_LEN, CodeFailure, CodeOffer};

@@ -5,7 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -20,8 +20,9 @@ const MAX_BATCH: usize = 60_000;
 /// Socket buffers asked of the system, in octets.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
-/// A datagram that has arrived: from where, with which ECN mark, and its octets.
-pub(crate) type Received = (SocketAddr, Option<EcnCodepoint>, Bytes);
+/// A datagram that has arrived: from where, with which ECN mark, and its octets, which are its
+/// own to change: a sealed one is opened where it lies.
+pub(crate) type Received = (SocketAddr, Option<EcnCodepoint>, BytesMut);
 
 /// Datagrams to one address that leave together: all with one mark and of one size, but for a
 /// shorter last one.
@@ -98,20 +99,15 @@ impl Socket {
         drop(slices);
         let Ok(count) = count else { return };
         for (meta, buffer) in meta.iter().zip(received.chunks(BUFFER)).take(count) {
-            let octets = Bytes::copy_from_slice(buffer.get(..meta.len).unwrap_or_default());
+            let mut octets = BytesMut::from(buffer.get(..meta.len).unwrap_or_default());
             let ecn = meta
                 .ecn
                 .and_then(|mark| EcnCodepoint::from_bits(mark as u8));
             let stride = meta.stride.max(1);
-            let mut at = 0;
-            loop {
-                let end = octets.len().min(at + stride);
-                into.push((meta.addr, ecn, octets.slice(at..end)));
-                at = end;
-                if at >= octets.len() {
-                    break;
-                }
+            while octets.len() > stride {
+                into.push((meta.addr, ecn, octets.split_to(stride)));
             }
+            into.push((meta.addr, ecn, octets));
         }
     }
 

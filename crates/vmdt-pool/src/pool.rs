@@ -455,6 +455,18 @@ impl Pool {
         self.entries.get(&message).map(|entry| &entry.announcement)
     }
 
+    /// The messages that have not ended, in id order.
+    pub fn messages(&self) -> impl Iterator<Item = &Announcement> + '_ {
+        self.entries.values().map(|entry| &entry.announcement)
+    }
+
+    /// Whether a share that is placed here has come, and, in a durable pool, is on disk.
+    pub fn has_stored(&self, message: MessageId, index: NonZeroU8) -> bool {
+        let entry = self.entries.get(&message);
+        let slot = entry.and_then(|entry| entry.slots.get(&index));
+        slot.is_some_and(|slot| slot.share().is_some() && !slot.pending)
+    }
+
     /// The state of a share that is placed here, towards the first receiver that still wants it.
     pub fn state(&self, message: MessageId, index: NonZeroU8) -> Option<ShareState> {
         let entry = self.entries.get(&message)?;

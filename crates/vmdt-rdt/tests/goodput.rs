@@ -189,3 +189,34 @@ fn the_default_controller_holds_its_rate_under_random_loss() {
         assert!(bbr * 100 >= newreno.max(cubic) * 93, "{cell:?}: {bbr}");
     }
 }
+
+/// 20 Mbit/s, 50 ms, 6% loss: 20 MiB take some nine seconds and a half. The mean of twelve seeds
+/// over that time, and once the rate is found.
+#[test]
+fn the_default_controller_reaches_the_bound_once_it_has_found_the_rate() {
+    let rate = 20_000_000;
+    let link = LinkConfig::new()
+        .delay(MS * 25)
+        .loss(0.06)
+        .rate(rate, 125_000);
+    let (mut whole, mut settled) = (0.0, 0.0);
+    for seed in 1..=12 {
+        let mut config = Config::default();
+        config.set_flow_window(63 << 20).unwrap();
+        config.set_session_window(128 << 20).unwrap();
+        config.set_send_buffer(128 << 20).unwrap();
+        let mut world = World::new(seed, vec![config.clone(), config], &link);
+        world.hosts[1].counts_only = true;
+        world.establish();
+        world.send_endless(0, 1, flow(1));
+        world.run_for(3 * SEC);
+        let found = world.hosts[1].octets_received as f64;
+        world.run_for(MS * 6500);
+        let octets = world.hosts[1].octets_received as f64;
+        whole += octets * 8.0 / 9.5 / rate as f64 / 12.0;
+        settled += (octets - found) * 8.0 / 6.5 / rate as f64 / 12.0;
+    }
+    println!("of the link's rate: {whole:.4} from the start, {settled:.4} from 3 s on");
+    assert!(settled >= 0.88, "{settled}");
+    assert!(whole >= 0.86, "{whole}");
+}

@@ -11,7 +11,7 @@ use vmdt_wire::{MessageId, NodeId};
 use zeroize::Zeroizing;
 
 use crate::codec::{self, Reader};
-use crate::e2e::{Encapsulated, TransferContext, TransferSecret};
+use crate::e2e::{Encapsulated, Secret, TransferContext, TransferSecret};
 use crate::error::{BuildError, ParseError, VerifyError};
 use crate::identity::{PublicIdentity, SecretIdentity};
 use crate::profile::at_most;
@@ -191,7 +191,7 @@ impl SealedDetails {
             .split_first_chunk::<LABEL_NONCE_LEN>()
             .ok_or(DetailsError::Label)?;
         let key = label_key(secret, &self.manifest);
-        ChaCha20Poly1305::new(&Key::from(*key))
+        ChaCha20Poly1305::new(&Key::from(**key))
             .decrypt(
                 &Nonce::from(*nonce),
                 Payload {
@@ -269,7 +269,7 @@ fn agree(context: &TransferContext, manifest: &Manifest) -> Result<(), DetailsEr
     Err(DetailsError::Mismatch { field })
 }
 
-fn label_key(secret: &TransferSecret, manifest: &Manifest) -> Zeroizing<[u8; 32]> {
+fn label_key(secret: &TransferSecret, manifest: &Manifest) -> Secret {
     secret.derive("vmdt 1.1 label key", manifest.position().number)
 }
 
@@ -285,7 +285,7 @@ fn seal_label(
     let mut nonce = [0; LABEL_NONCE_LEN];
     hasher.finalize_xof().fill(&mut nonce);
     let key = label_key(secret, manifest);
-    let sealed = ChaCha20Poly1305::new(&Key::from(*key))
+    let sealed = ChaCha20Poly1305::new(&Key::from(**key))
         .encrypt(
             &Nonce::from(nonce),
             Payload {

@@ -232,8 +232,7 @@ heads! {
     INVITE = b'I', "vmdt 1.1 invite";
     MEMBERSHIP = b'M', "vmdt 1.1 membership";
     REVOCATION = b'X', "vmdt 1.1 revocation";
-    HOLDER_RECEIPT = b'H', "vmdt 1.1 holder receipt";
-    DELIVERY_RECEIPT = b'R', "vmdt 1.1 delivery receipt";
+    RECEIPTS = b'R', "vmdt 1.1 receipts";
     ROTATION = b'O', "vmdt 1.1 key rotation";
     TICKET = b'T', "vmdt 1.1 ticket";
 }

@@ -15,7 +15,7 @@ use hpke::kem::X25519HkdfSha256;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 use rand_core::CryptoRng;
 use thiserror::Error;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::identity::{KEY_LEN, PublicIdentity};
 use crate::prekey::{Prekey, PublicPrekey};
@@ -119,9 +119,9 @@ pub fn encapsulate(
         rng,
     )
     .map_err(|_| E2eError::BadPrekey)?;
-    let mut secret = Zeroizing::new([0; KEY_LEN]);
+    let mut secret = Secret::default();
     sender
-        .export(EXPORTER_CONTEXT, &mut *secret)
+        .export(EXPORTER_CONTEXT, &mut **secret)
         .map_err(|_| E2eError::BadPrekey)?;
     let mut octets = [0; ENCAPSULATED_LEN];
     encapsulated.write_exact(&mut octets);
@@ -152,9 +152,9 @@ pub fn decapsulate(
         &context.info(),
     )
     .map_err(|_| E2eError::BadEncapsulated)?;
-    let mut secret = Zeroizing::new([0; KEY_LEN]);
+    let mut secret = Secret::default();
     receiver
-        .export(EXPORTER_CONTEXT, &mut *secret)
+        .export(EXPORTER_CONTEXT, &mut **secret)
         .map_err(|_| E2eError::BadEncapsulated)?;
     Ok(TransferSecret(secret))
 }
@@ -170,16 +170,21 @@ fn same_prekey(given: u32, context: &TransferContext) -> Result<(), E2eError> {
     }
 }
 
+/// Octets that stay where they are until they are wiped: what is moved leaves a copy behind.
+pub(crate) type Secret = Box<Zeroizing<[u8; KEY_LEN]>>;
+
 /// The secret of one transfer. Wiped when dropped; `Debug` shows nothing of it.
 #[derive(Clone)]
-pub struct TransferSecret(Zeroizing<[u8; KEY_LEN]>);
+pub struct TransferSecret(Secret);
 
 impl TransferSecret {
     /// The secret from octets that [`TransferSecret::as_octets`] gave: a sender that resumes after
     /// a restart seals the rest of its transfer under the same secret.
     #[must_use]
     pub fn from_octets(octets: &[u8; KEY_LEN]) -> Self {
-        Self(Zeroizing::new(*octets))
+        let mut secret = Secret::default();
+        secret.copy_from_slice(octets);
+        Self(secret)
     }
 
     /// The secret's octets, to be stored where only their owner can read them.
@@ -195,11 +200,16 @@ impl TransferSecret {
         SegmentSecret(self.derive("vmdt 1.1 segment secret", number))
     }
 
-    pub(crate) fn derive(&self, context: &str, number: u64) -> Zeroizing<[u8; KEY_LEN]> {
+    pub(crate) fn derive(&self, context: &str, number: u64) -> Secret {
         let mut hasher = blake3::Hasher::new_derive_key(context);
-        hasher.update(&*self.0);
+        hasher.update(&**self.0);
         hasher.update(&number.to_be_bytes());
-        Zeroizing::new(*hasher.finalize().as_bytes())
+        let mut secret = Secret::default();
+        let mut output = hasher.finalize_xof();
+        output.fill(&mut **secret);
+        output.zeroize();
+        hasher.zeroize();
+        secret
     }
 }
 
@@ -211,7 +221,7 @@ impl fmt::Debug for TransferSecret {
 
 /// What one segment is bound to. Wiped when dropped; `Debug` shows nothing of it.
 #[derive(Clone)]
-pub struct SegmentSecret(Zeroizing<[u8; KEY_LEN]>);
+pub struct SegmentSecret(Secret);
 
 impl SegmentSecret {
     /// The octets that `with_bound_secret` and `open_bound` of `vmdt_ssms` take.

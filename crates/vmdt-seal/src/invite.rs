@@ -89,6 +89,9 @@ pub enum InviteError {
     /// The chain of invites would be longer than [`MAX_CHAIN`].
     #[error("the chain of invites would be longer than {MAX_CHAIN}")]
     ChainTooLong,
+    /// The issuer goes on under another key than it joined with.
+    #[error("a member that has changed its key can't invite; the creator can invite it anew")]
+    KeyChanged,
 }
 
 /// The secret of an invite: who has it makes members. Wiped when dropped; `Debug` shows nothing
@@ -165,6 +168,9 @@ impl Invite {
                 .filter(|chain| chain.member() == issuer.public())
                 .filter(|chain| chain.cluster() == descriptor.hash())
                 .ok_or(InviteError::NotAMember)?;
+            if !chain.changes().is_empty() {
+                return Err(InviteError::KeyChanged);
+            }
             if !chain.rights().contains(Rights::INVITE.with(terms.rights)) {
                 return Err(InviteError::Rights);
             }

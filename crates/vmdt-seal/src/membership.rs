@@ -12,6 +12,12 @@ use crate::invite::{
     INVITE_FIXED, Invite, InviteSecret, MAX_CHAIN, MEMBERSHIP_FIXED, MEMBERSHIP_MAX_LEN, Rights,
 };
 use crate::receipt::finish;
+use crate::rotation::{ROTATION_LEN, Rotation};
+
+/// Changes of key that may follow a membership.
+pub const MAX_CHANGES: usize = 8;
+/// Where the length of the invite stands.
+const INVITE_LEN_AT: usize = 2 + 16 + 32 + 8;
 
 /// Why a membership or invite is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -33,6 +39,10 @@ pub enum MembershipError {
     /// The secret is not that of the invite.
     #[error("the secret is not that of the invite")]
     OtherSecret,
+    /// The changes of key behind a membership do not begin with its member's key, do not follow
+    /// each other, come back to a key, or are more than [`MAX_CHANGES`].
+    #[error("the changes of key behind the membership do not hang together")]
+    Changes,
 }
 
 /// The certificate of a member: signed by the key of the invite that it joined with. A value of
@@ -47,6 +57,7 @@ pub enum MembershipError {
 /// | 8 | when, milliseconds since 1970 |
 /// | 2 + n | length and [`Invite`]; nothing for the creator itself |
 /// | 64 | signature over all before, context `vmdt 1.1 membership`: of the invite's key, or the creator's |
+/// | 202 each | changes of the member's key ([`Rotation`]), the first one first, up to [`MAX_CHANGES`] |
 ///
 /// ```
 /// use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
@@ -77,6 +88,7 @@ pub struct Membership {
     member: PublicIdentity,
     when_ms: u64,
     invite: Option<Invite>,
+    changes: Vec<Rotation>,
     octets: Bytes,
 }
 
@@ -145,6 +157,7 @@ impl Membership {
             member,
             when_ms,
             invite: invite.cloned(),
+            changes: Vec::new(),
             octets: out.into(),
         }
     }
@@ -154,7 +167,37 @@ impl Membership {
     /// # Errors
     /// [`MembershipError`].
     pub fn parse(octets: &[u8]) -> Result<Self, MembershipError> {
-        Self::parse_within(octets, MAX_CHAIN)
+        let invite = octets
+            .get(INVITE_LEN_AT..INVITE_LEN_AT + 2)
+            .and_then(|len| len.try_into().ok())
+            .map_or(0, |len| usize::from(u16::from_be_bytes(len)));
+        let Some((certificate, changes)) = octets.split_at_checked(MEMBERSHIP_FIXED + invite)
+        else {
+            return Self::parse_within(octets, MAX_CHAIN);
+        };
+        if changes.len() > MAX_CHANGES * ROTATION_LEN {
+            return Err(MembershipError::Changes);
+        }
+        let mut membership = Self::parse_within(certificate, MAX_CHAIN)?;
+        for change in changes.chunks(ROTATION_LEN) {
+            membership = membership.with_change(&Rotation::parse(change)?)?;
+        }
+        Ok(membership)
+    }
+
+    /// The same membership under the key that its member has changed to.
+    ///
+    /// # Errors
+    /// [`MembershipError::Changes`].
+    pub fn with_change(mut self, change: &Rotation) -> Result<Self, MembershipError> {
+        let new = change.new_key();
+        let before = new == self.member || self.changes.iter().any(|c| c.new_key() == new);
+        if change.old_key() != self.member() || before || self.changes.len() >= MAX_CHANGES {
+            return Err(MembershipError::Changes);
+        }
+        self.octets = [&self.octets[..], &change.octets()[..]].concat().into();
+        self.changes.push(change.clone());
+        Ok(self)
     }
 
     pub(crate) fn parse_within(octets: &[u8], depth: usize) -> Result<Self, MembershipError> {
@@ -186,6 +229,7 @@ impl Membership {
             member,
             when_ms,
             invite,
+            changes: Vec::new(),
             octets: Bytes::copy_from_slice(octets),
         })
     }
@@ -196,16 +240,28 @@ impl Membership {
         self.cluster
     }
 
-    /// Who is a member.
+    /// Who is a member, by the key it has now.
     #[must_use]
-    pub const fn member(&self) -> PublicIdentity {
+    pub fn member(&self) -> PublicIdentity {
+        self.changes.last().map_or(self.member, Rotation::new_key)
+    }
+
+    /// The id of the member, by the key it has now.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.member().node_id()
+    }
+
+    /// The key that it joined with.
+    #[must_use]
+    pub const fn first_key(&self) -> PublicIdentity {
         self.member
     }
 
-    /// The id of the member.
+    /// Its changes of key since, the first one first.
     #[must_use]
-    pub fn node_id(&self) -> NodeId {
-        self.member.node_id()
+    pub fn changes(&self) -> &[Rotation] {
+        &self.changes
     }
 
     /// When it joined, in milliseconds since 1970, by its own clock: who has an invite's secret

@@ -67,6 +67,12 @@ pub enum TrustError {
         /// The id.
         id: NodeId,
     },
+    /// The member goes on under another key; who has the old one is no member.
+    #[error("{id} has changed its key, and is no member under the old one")]
+    KeyChanged {
+        /// The id that was given up.
+        id: NodeId,
+    },
     /// The member has no right to be a member.
     #[error("{id} has no right to be a member")]
     NoRight {
@@ -168,13 +174,37 @@ impl ClusterTrust {
     /// [`TrustError`].
     pub fn admit(&mut self, membership: &Membership) -> Result<Admitted, TrustError> {
         self.judge(membership)?;
-        let id = membership.node_id();
-        if self.rotated.contains_key(&id) || self.is_root(membership.member()) {
+        let (first, now) = (membership.first_key(), membership.member());
+        if membership.changes().is_empty() {
+            return self.admit_first(membership);
+        }
+        if self.key(now.node_id()) == Some(now) {
+            return Ok(Admitted::Known);
+        }
+        let mut admitted = Admitted::Updated;
+        if !self.rotated.contains_key(&first.node_id())
+            && self.admit_first(membership)? == Admitted::New
+        {
+            admitted = Admitted::New;
+        }
+        for change in membership.changes() {
+            self.rotate(change)?;
+        }
+        Ok(admitted)
+    }
+
+    /// Takes a certificate under the key that it was made for.
+    fn admit_first(&mut self, membership: &Membership) -> Result<Admitted, TrustError> {
+        let id = membership.first_key().node_id();
+        if self.rotated.contains_key(&id) {
+            return Err(TrustError::KeyChanged { id });
+        }
+        if self.is_root(membership.first_key()) {
             return Ok(Admitted::Known);
         }
         let known = self.members.len();
         if let Some(member) = self.members.get_mut(&id) {
-            if member.key != membership.member() {
+            if member.key != membership.first_key() {
                 return Err(TrustError::KeyConflict { id });
             }
             if membership.when_ms() <= member.membership.when_ms() {
@@ -189,7 +219,7 @@ impl ClusterTrust {
         self.members.insert(
             id,
             Member {
-                key: membership.member(),
+                key: membership.first_key(),
                 membership: membership.clone(),
             },
         );
@@ -207,7 +237,12 @@ impl ClusterTrust {
         now_ms: u64,
     ) -> Result<Admitted, TrustError> {
         let id = membership.node_id();
-        if !self.members.contains_key(&id)
+        let known = |key: PublicIdentity| {
+            let id = key.node_id();
+            self.members.contains_key(&id) || self.rotated.contains_key(&id)
+        };
+        if !known(membership.first_key())
+            && !known(membership.member())
             && let Some(invite) = membership.invite()
         {
             let terms = invite.terms();
@@ -266,11 +301,12 @@ impl ClusterTrust {
         let Some(list) = &self.revoked else {
             return Ok(());
         };
-        if self.is_root(membership.member()) {
+        if self.is_root(membership.first_key()) {
             return Ok(());
         }
-        let first = membership.node_id();
-        if list.removes(id) || list.removes(first) {
+        let first = membership.first_key().node_id();
+        let mut later = membership.changes().iter().map(|c| c.new_key().node_id());
+        if list.removes(id) || list.removes(first) || later.any(|id| list.removes(id)) {
             return Err(TrustError::Removed { id });
         }
         if list.keeps(id) || list.keeps(first) {

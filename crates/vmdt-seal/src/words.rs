@@ -3,6 +3,8 @@
 //! Two lists of 256 words, of two and of three syllables, chosen so that no two sound alike:
 //! P. Juola, "Whole-word phonetic distances and the PGPfone alphabet", ICSLP 1996. With two lists,
 //! a word that is left out, doubled or exchanged is noticed.
+//!
+//! Compared word by word with the list that magic-wormhole 0.24 carries.
 
 /// Words of two syllables, in the order of the list.
 pub(crate) static FIRST: [&str; 256] = [
@@ -523,3 +525,18 @@ pub(crate) static SECOND: [&str; 256] = [
     "yesteryear",
     "yucatan",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::{FIRST, SECOND};
+
+    #[test]
+    fn the_words_are_those_of_the_published_list() {
+        let words = FIRST.iter().chain(&SECOND).map(|word| format!("{word}\n"));
+        let digest = blake3::hash(words.collect::<String>().as_bytes());
+        assert_eq!(
+            digest.to_hex().as_str(),
+            "b1da74596d4c0aa3e9450de4237874a8a9ade79ca469bdd11d776096e74a99b8"
+        );
+    }
+}

@@ -291,7 +291,11 @@ fn a_new_key_has_the_place_of_the_old_one() {
     trust.rotate(&rotation).unwrap();
     assert!(!trust.is_member(world.bob.node_id()));
     assert_eq!(trust.key(world.carol.node_id()), Some(world.carol.public()));
-    assert_eq!(trust.admit(&world.membership), Ok(Admitted::Known));
+    let id = world.bob.node_id();
+    assert_eq!(
+        trust.admit(&world.membership),
+        Err(TrustError::KeyChanged { id })
+    );
     assert!(!trust.is_member(world.bob.node_id()));
     let mut details = list(&world, 1);
     details.removed = vec![world.carol.node_id()];
@@ -310,6 +314,112 @@ fn a_new_key_has_the_place_of_the_old_one() {
         .rotate(&Rotation::sign(&world.alice, &new, 1))
         .unwrap();
     assert_eq!(trust.rights(new.node_id()), Some(Rights::ALL));
+}
+
+#[test]
+fn a_membership_goes_on_under_the_keys_its_member_changes_to() {
+    let world = World::new();
+    let (bob, dave) = (&world.bob, SecretIdentity::from_seed(&[9; 32]));
+    let first = Rotation::sign(bob, &world.carol, 1);
+    let second = Rotation::sign(&world.carol, &dave, 2);
+    let moved = world.membership.clone().with_change(&first).unwrap();
+    let moved = Membership::parse(moved.octets()).unwrap();
+    assert_eq!(moved.member(), world.carol.public());
+    assert_eq!(moved.first_key(), bob.public());
+    let twice = moved.clone().with_change(&second).unwrap();
+    assert_eq!(Membership::parse(twice.octets()).unwrap(), twice);
+
+    // to who knew the old key, and to who did not
+    for known in [true, false] {
+        let mut trust = ClusterTrust::new(world.descriptor.clone());
+        if known {
+            assert_eq!(trust.admit(&world.membership), Ok(Admitted::New));
+        }
+        let expected = if known {
+            Admitted::Updated
+        } else {
+            Admitted::New
+        };
+        assert_eq!(trust.admit(&moved), Ok(expected));
+        assert_eq!(trust.admit(&moved), Ok(Admitted::Known));
+        assert!(!trust.is_member(bob.node_id()));
+        assert_eq!(trust.key(world.carol.node_id()), Some(world.carol.public()));
+        // the old certificate is worth nothing now, to a thief of the old key neither
+        let id = bob.node_id();
+        assert_eq!(
+            trust.admit(&world.membership),
+            Err(TrustError::KeyChanged { id })
+        );
+        let thief = Rotation::sign(bob, &dave, 3);
+        let stolen = world.membership.clone().with_change(&thief).unwrap();
+        assert!(trust.admit(&stolen).is_err(), "one key has one successor");
+        assert!(!trust.is_member(dave.node_id()));
+        assert_eq!(trust.admit(&twice), Ok(Admitted::Updated));
+        assert!(!trust.is_member(world.carol.node_id()));
+        assert!(trust.is_member(dave.node_id()));
+        // who removes any of its ids removes the member
+        let mut details = list(&world, 1);
+        details.removed = vec![bob.node_id()];
+        let revocation = RevocationList::sign(&world.alice, &details).unwrap();
+        assert_eq!(trust.revoke(&revocation), Ok(vec![dave.node_id()]));
+        assert!(matches!(
+            trust.admit(&twice),
+            Err(TrustError::Removed { .. })
+        ));
+    }
+}
+
+#[test]
+fn a_member_that_changed_its_key_need_not_have_a_fresh_invite() {
+    let world = World::new();
+    let mut trust = ClusterTrust::new(world.descriptor.clone());
+    let late = world.invite.terms().expires_ms + 1;
+    let change = Rotation::sign(&world.bob, &world.carol, late);
+    let moved = world.membership.clone().with_change(&change).unwrap();
+    assert!(matches!(
+        trust.admit_joining(&moved, late),
+        Err(TrustError::InviteExpired { .. })
+    ));
+    trust.admit(&world.membership).unwrap();
+    assert_eq!(trust.admit_joining(&moved, late), Ok(Admitted::Updated));
+}
+
+#[test]
+fn changes_of_key_behind_a_membership_follow_each_other() {
+    let world = World::new();
+    let error = |octets: &[u8]| Membership::parse(octets).unwrap_err();
+    let ab = Rotation::sign(&world.alice, &world.bob, 1);
+    let bc = Rotation::sign(&world.bob, &world.carol, 1);
+    let cb = Rotation::sign(&world.carol, &world.bob, 1);
+    let with = |changes: &[&Rotation]| {
+        let mut octets = world.membership.octets().to_vec();
+        for change in changes {
+            octets.extend_from_slice(change.octets());
+        }
+        octets
+    };
+    assert!(Membership::parse(&with(&[&bc])).is_ok());
+    for wrong in [&[&ab][..], &[&bc, &bc], &[&bc, &cb]] {
+        assert_eq!(error(&with(wrong)), MembershipError::Changes);
+    }
+    // a forged one: the old key did not sign
+    let mut forged = with(&[&bc]);
+    let at = world.membership.octets().len() + 2 + 32 + 32 + 8;
+    forged[at] ^= 1;
+    assert!(matches!(error(&forged), MembershipError::Verify(_)));
+    // so many and no more
+    let keys: Vec<SecretIdentity> = (50..60)
+        .map(|seed| SecretIdentity::from_seed(&[seed; 32]))
+        .collect();
+    let mut chain = vec![Rotation::sign(&world.bob, &keys[0], 1)];
+    chain.extend(keys.windows(2).map(|w| Rotation::sign(&w[0], &w[1], 1)));
+    let most: Vec<&Rotation> = chain
+        .iter()
+        .take(vmdt_seal::membership::MAX_CHANGES)
+        .collect();
+    assert!(Membership::parse(&with(&most)).is_ok());
+    let more: Vec<&Rotation> = chain.iter().take(most.len() + 1).collect();
+    assert_eq!(error(&with(&more)), MembershipError::Changes);
 }
 
 #[test]

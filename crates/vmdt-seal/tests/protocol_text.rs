@@ -18,7 +18,7 @@ const GOLDEN: &str = include_str!("golden.txt");
 const HEADING: &str = "### 12.12 Octets to check against";
 
 /// What the text must show.
-const SHOWN: [&str; 16] = [
+const SHOWN: [&str; 18] = [
     "cluster-id",
     "credential",
     "descriptor",
@@ -30,6 +30,8 @@ const SHOWN: [&str; 16] = [
     "membership",
     "node-id",
     "profile",
+    "receipts",
+    "rotation",
     "ticket",
     "xx-answer",
     "xx-confirm",

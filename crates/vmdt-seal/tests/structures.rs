@@ -24,7 +24,7 @@ use vmdt_seal::membership::Membership;
 use vmdt_seal::prekey::{PrekeyStore, PublicPrekey};
 use vmdt_seal::profile::{Profile, ProfileDetails};
 use vmdt_seal::receipt::{
-    DELIVERY_RECEIPT_LEN, DeliveryReceipt, HOLDER_RECEIPT_LEN, HolderReceipt,
+    Fact, MAX_STATEMENTS, RECEIPTS_FIXED, RECEIPTS_MAX_LEN, Receipts, STATEMENT_LEN, Statement,
 };
 use vmdt_seal::revocation::{MAX_ENTRIES, RevocationDetails, RevocationList};
 use vmdt_seal::rotation::{ROTATION_LEN, Rotation, RotationError, follow};
@@ -83,6 +83,24 @@ fn revocation(world: &World) -> RevocationList {
     RevocationList::sign(&world.alice, &details).unwrap()
 }
 
+fn statements() -> [Statement; 3] {
+    let (message, digest) = (message(), [9; 32]);
+    [
+        Fact::Taken(index(2)),
+        Fact::HandedOn(index(2)),
+        Fact::Delivered,
+    ]
+    .map(|fact| Statement {
+        message,
+        fact,
+        digest,
+    })
+}
+
+fn receipts(world: &World) -> Receipts {
+    Receipts::sign(&world.bob, world.alice.node_id(), 1_000, &statements()).unwrap()
+}
+
 /// A structure's name, an encoding of it, and a reader that says whether octets are one.
 type Case = (&'static str, Vec<u8>, fn(&[u8]) -> bool);
 
@@ -92,16 +110,7 @@ fn cases() -> Vec<Case> {
     let profile = world.profile().octets().to_vec();
     let details = details(&mut world).octets().to_vec();
     let deep = world.deepest();
-    let holder = HolderReceipt::sign(
-        &world.bob,
-        message(),
-        index(2),
-        [9; 32],
-        world.carol.node_id(),
-        1_000,
-    );
-    let delivery =
-        DeliveryReceipt::sign(&world.bob, message(), [9; 32], world.alice.node_id(), 1_000);
+    let receipts = receipts(&world);
     let rotation = Rotation::sign(&world.alice, &world.bob, 1_000);
     vec![
         ("credential", credential, |o| Credential::parse(o).is_ok()),
@@ -125,11 +134,8 @@ fn cases() -> Vec<Case> {
         ("revocation", revocation(&world).octets().to_vec(), |o| {
             RevocationList::parse(o).is_ok()
         }),
-        ("holder-receipt", holder.octets().to_vec(), |o| {
-            HolderReceipt::parse(o).is_ok()
-        }),
-        ("delivery-receipt", delivery.octets().to_vec(), |o| {
-            DeliveryReceipt::parse(o).is_ok()
+        ("receipts", receipts.octets().to_vec(), |o| {
+            Receipts::parse(o).is_ok()
         }),
         ("rotation", rotation.octets().to_vec(), |o| {
             Rotation::parse(o).is_ok()
@@ -219,17 +225,79 @@ fn all_but_details_fit_a_control_line() {
 }
 
 #[test]
-fn receipts_and_rotations_have_their_fixed_lengths() {
+fn receipts_and_rotations_have_their_lengths() {
     let cases = cases();
     let len = |wanted| {
         let case = cases.iter().find(|(name, ..)| *name == wanted).unwrap();
         case.1.len()
     };
-    assert_eq!(len("holder-receipt"), HOLDER_RECEIPT_LEN);
-    assert_eq!(len("delivery-receipt"), DELIVERY_RECEIPT_LEN);
+    assert_eq!(len("receipts"), RECEIPTS_FIXED + 3 * STATEMENT_LEN);
     assert_eq!(len("rotation"), ROTATION_LEN);
     assert_eq!(len("credential"), vmdt_seal::identity::CREDENTIAL_LEN);
     assert!(len("membership-of-4") <= vmdt_seal::invite::MEMBERSHIP_MAX_LEN);
+}
+
+#[test]
+fn receipts_have_1_to_64_statements_in_one_order() {
+    let world = World::new();
+    let sign = |all: &[Statement]| Receipts::sign(&world.bob, world.alice.node_id(), 1_000, all);
+    assert!(matches!(sign(&[]), Err(BuildError::Value { .. })));
+    let many: Vec<Statement> = (0..=MAX_STATEMENTS as u8)
+        .map(|at| Statement {
+            message: vmdt_wire::MessageId::from_random([at; 12]),
+            fact: Fact::Delivered,
+            digest: [at; 32],
+        })
+        .collect();
+    assert!(matches!(
+        sign(&many),
+        Err(BuildError::TooLong { found: 65, .. })
+    ));
+    let most = sign(&many[1..]).unwrap();
+    assert_eq!(most.octets().len(), RECEIPTS_MAX_LEN);
+    const { assert!(RECEIPTS_MAX_LEN <= 4_096, "a control line holds them") };
+    assert_eq!(Receipts::parse(most.octets()).unwrap(), most);
+
+    // whatever order they are given in, they have one encoding
+    let mut backwards = statements();
+    backwards.reverse();
+    assert_eq!(sign(&backwards).unwrap(), receipts(&world));
+    let twice = [statements(), statements()].concat();
+    assert_eq!(sign(&twice).unwrap(), receipts(&world));
+    // and no other is read, though it were signed
+    let mut swapped = receipts(&world).octets().to_vec();
+    let first = RECEIPTS_FIXED - 64;
+    let (a, b) = (first, first + STATEMENT_LEN);
+    for at in 0..STATEMENT_LEN {
+        swapped.swap(a + at, b + at);
+    }
+    assert!(matches!(
+        Receipts::parse(&swapped),
+        Err(vmdt_seal::error::VerifyError::Parse(
+            vmdt_seal::error::ParseError::Order { .. }
+        ))
+    ));
+}
+
+#[test]
+fn receipts_name_what_they_confirm() {
+    let world = World::new();
+    let octets = receipts(&world).octets().to_vec();
+    let first = RECEIPTS_FIXED - 64 + 16;
+    for (what, index) in [(0, 2), (4, 2), (1, 0), (2, 0), (3, 1)] {
+        let mut octets = octets.clone();
+        octets[first] = what;
+        octets[first + 1] = index;
+        assert!(
+            matches!(
+                Receipts::parse(&octets),
+                Err(vmdt_seal::error::VerifyError::Parse(
+                    vmdt_seal::error::ParseError::Value { .. }
+                ))
+            ),
+            "{what} of {index}"
+        );
+    }
 }
 
 #[test]
@@ -627,8 +695,8 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused_without_panic(octets in prop::collection::vec(any::<u8>(), 0..600), kind in 0..12_usize) {
-        let kinds = b"CPKALDIMXHRO";
+    fn garbage_is_refused_without_panic(octets in prop::collection::vec(any::<u8>(), 0..600), kind in 0..11_usize) {
+        let kinds = b"CPKALDIMXRO";
         let mut octets = octets;
         octets.splice(0..0, [kinds[kind], 1]);
         prop_assert!(Credential::parse(&octets).is_err());
@@ -640,8 +708,7 @@ proptest! {
         prop_assert!(Invite::parse(&octets).is_err());
         prop_assert!(Membership::parse(&octets).is_err());
         prop_assert!(RevocationList::parse(&octets).is_err());
-        prop_assert!(HolderReceipt::parse(&octets).is_err());
-        prop_assert!(DeliveryReceipt::parse(&octets).is_err());
+        prop_assert!(Receipts::parse(&octets).is_err());
         prop_assert!(Rotation::parse(&octets).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! Everything that happens passes through it in one order: input, then the records of what has
 //! changed to the store, then the outputs. So no client is told of what a crash would undo.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,13 +15,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use vmdt_control::{
     ClusterView, ConnId, Record, Registry, RegistryEvent, RegistryOutput, RegistryStats,
+    RelayAccount,
 };
 use vmdt_wire::NodeId;
 
 use crate::connection::Acceptor;
 use crate::metrics::Counters;
 use crate::notify::notify;
-use crate::store::Store;
+use crate::store::{News, Shared, Store};
 
 /// Pieces of input that wait for the registry: whoever sends more waits.
 pub(crate) const INBOUND: usize = 512;
@@ -62,6 +63,7 @@ pub(crate) enum Command {
     Close(Option<oneshot::Sender<()>>),
     Figures(oneshot::Sender<Figures>),
     Clusters(oneshot::Sender<Vec<ClusterView>>),
+    Relay(oneshot::Sender<Vec<RelayAccount>>),
 }
 
 /// The registry in numbers.
@@ -77,6 +79,12 @@ pub(crate) struct Figures {
 pub(crate) struct Actor {
     registry: Registry,
     store: Option<Box<dyn Store>>,
+    shared: Option<Shared>,
+    /// Whether the shared store was asked for the right to write.
+    asked: bool,
+    granted: bool,
+    /// Input that waits because an earlier one waits for the right to write.
+    waiting: VecDeque<Input>,
     conns: BTreeMap<ConnId, mpsc::UnboundedSender<Bytes>>,
     events: mpsc::Sender<RegistryEvent>,
     counters: Arc<Counters>,
@@ -87,12 +95,17 @@ impl Actor {
     pub(crate) fn new(
         registry: Registry,
         store: Option<Box<dyn Store>>,
+        shared: Option<Shared>,
         events: mpsc::Sender<RegistryEvent>,
         counters: Arc<Counters>,
     ) -> Actor {
         Actor {
             registry,
             store,
+            shared,
+            asked: false,
+            granted: false,
+            waiting: VecDeque::new(),
             conns: BTreeMap::new(),
             events,
             counters,
@@ -114,9 +127,24 @@ impl Actor {
         let mut clock = Instant::now() + CLOCK;
         let timer = sleep_until(clock);
         tokio::pin!(timer);
-        self.counters.ready.store(true, Relaxed);
+        let detached = self.registry.is_detached();
+        self.counters.ready.store(!detached, Relaxed);
         while self.closing.is_none() {
             self.pump(&mut commands).await;
+            if self.closing.is_some() {
+                break;
+            }
+            if !self.registry.wants_write() {
+                if !self.waiting.is_empty() {
+                    self.inputs(&mut commands).await;
+                    continue;
+                }
+            } else if !self.asked
+                && let Some(store) = &mut self.store
+            {
+                store.want_write();
+                self.asked = true;
+            }
             let due = self.registry.poll_timeout().map(Instant::from_std);
             let due = due.map_or(clock, |due| due.min(clock));
             if timer.deadline() != due {
@@ -132,9 +160,22 @@ impl Actor {
                         self.registry.handle_sent(crate::now(), conn, octets);
                     }
                 }
-                _ = arrivals.recv_many(&mut batch, BATCH) => {
-                    for input in batch.drain(..) {
-                        self.input(input, &mut commands).await;
+                // While one piece of input waits for the right to write, all do.
+                _ = arrivals.recv_many(&mut batch, BATCH), if !self.asked => {
+                    self.waiting.extend(batch.drain(..));
+                    self.inputs(&mut commands).await;
+                }
+                news = news(&mut self.shared) => {
+                    let granted = matches!(news, Some(News::Granted));
+                    self.news(news);
+                    if granted {
+                        // What has arrived meanwhile is written together.
+                        while self.waiting.len() < BATCH
+                            && let Ok(input) = arrivals.try_recv()
+                        {
+                            self.waiting.push_back(input);
+                        }
+                        self.inputs(&mut commands).await;
                     }
                 }
                 () = &mut timer => {
@@ -156,6 +197,9 @@ impl Actor {
         let ended = async {
             self.pump(&mut commands).await;
             self.conns.clear();
+            if let Some(mut store) = self.store.take() {
+                let _ = tokio::task::spawn_blocking(move || store.close()).await;
+            }
             drop(arrivals);
             acceptor.all_gone().await;
         };
@@ -166,6 +210,45 @@ impl Actor {
         for done in self.closing.into_iter().flatten() {
             let _ = done.send(());
         }
+    }
+
+    /// Takes in what waits, until something of it has to wait for the right to write.
+    async fn inputs(&mut self, commands: &mut mpsc::Receiver<Command>) {
+        while !self.registry.wants_write()
+            && let Some(input) = self.waiting.pop_front()
+        {
+            self.input(input, commands).await;
+        }
+    }
+
+    /// `None`: the shared store has ended, as if it were lost.
+    fn news(&mut self, news: Option<News>) {
+        let now = crate::now();
+        match news {
+            Some(News::Attached(records)) => {
+                let restored = self.registry.handle_attached(now, records);
+                tracing::info!(?restored, "the state that is shared is back");
+                self.counters.ready.store(true, Relaxed);
+            }
+            Some(News::Records(records)) => self.registry.handle_records(now, records),
+            Some(News::Granted) => {
+                self.granted = true;
+                self.registry.handle_write_granted(now);
+            }
+            Some(News::Detached) => self.detach(),
+            None => {
+                self.shared = None;
+                self.detach();
+            }
+        }
+    }
+
+    /// The shared state is lost for now.
+    fn detach(&mut self) {
+        self.asked = false;
+        self.granted = false;
+        self.counters.ready.store(false, Relaxed);
+        self.registry.handle_detached(crate::now());
     }
 
     async fn input(&mut self, input: Input, commands: &mut mpsc::Receiver<Command>) {
@@ -215,12 +298,19 @@ impl Actor {
             Command::Clusters(reply) => {
                 let _ = reply.send(self.registry.clusters().collect());
             }
+            Command::Relay(reply) => {
+                let _ = reply.send(self.registry.relay_accounts(crate::now()).collect());
+            }
         }
     }
 
     /// Records first, then outputs.
     async fn pump(&mut self, commands: &mut mpsc::Receiver<Command>) {
-        if self.store.is_some() {
+        if self.shared.is_some() {
+            if self.granted {
+                self.commit_shared().await;
+            }
+        } else if self.store.is_some() {
             let mut batch = Vec::new();
             while let Some(record) = self.registry.poll_record() {
                 batch.push(record);
@@ -246,6 +336,41 @@ impl Actor {
         }
         while let Some(event) = self.registry.poll_event() {
             let _ = self.events.try_send(event);
+        }
+    }
+
+    /// Writes what has changed, and gives the right to do so back.
+    async fn commit_shared(&mut self) {
+        let batch: Vec<Record> = std::iter::from_fn(|| self.registry.poll_record()).collect();
+        let Some(mut store) = self.store.take() else {
+            return;
+        };
+        let done = tokio::task::spawn_blocking(move || {
+            let result = store.commit(&batch);
+            (store, result)
+        });
+        match done.await {
+            Ok((store, result)) => {
+                self.store = Some(store);
+                match result {
+                    Ok(()) => {
+                        self.counters.commits.fetch_add(1, Relaxed);
+                        self.registry.handle_write_ended();
+                        self.asked = false;
+                        self.granted = false;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "what has changed could not be written");
+                        self.counters.store_errors.fetch_add(1, Relaxed);
+                        self.detach();
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store has panicked: the server ends");
+                self.closing.get_or_insert_default();
+                self.detach();
+            }
         }
     }
 
@@ -293,5 +418,13 @@ impl Actor {
             }
         }
         false
+    }
+}
+
+/// What a shared store tells; never anything where there is none.
+async fn news(shared: &mut Option<Shared>) -> Option<News> {
+    match shared {
+        Some(shared) => shared.news.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -18,7 +18,7 @@ use crate::http::{self, Http};
 use crate::metrics::Counters;
 use crate::notify::notify;
 use crate::server::Server;
-use crate::store::Store;
+use crate::store::{News, Store};
 
 /// Connections that may wait in the system's queue of a port.
 const BACKLOG: u32 = 4_096;
@@ -66,6 +66,9 @@ pub struct ServerBuilder {
     registry: RegistryConfig,
     limits: Limits,
     store: Option<Box<dyn Store>>,
+    /// Endpoints and prefix.
+    #[cfg(feature = "etcd")]
+    etcd: Option<(Vec<String>, String)>,
 }
 
 /// An Ed25519 seed, wiped when it is not needed any more.
@@ -123,6 +126,15 @@ impl ServerBuilder {
         self
     }
 
+    /// Keeps the state in the etcd of these endpoints, under a prefix, together with the other
+    /// servers that do (default: no): as [`store`](Self::store) with an
+    /// [`EtcdStore`](crate::EtcdStore) that is opened when the server starts.
+    #[cfg(feature = "etcd")]
+    pub fn etcd(mut self, endpoints: Vec<String>, prefix: &str) -> ServerBuilder {
+        self.etcd = Some((endpoints, prefix.to_owned()));
+        self
+    }
+
     /// Reads the state kept before, opens the ports and begins to serve.
     ///
     /// # Errors
@@ -155,7 +167,20 @@ impl ServerBuilder {
         let mut registry = Registry::new(self.registry, seed);
         registry.handle_clock(crate::now(), crate::unix_ms());
         let mut store = self.store;
-        if let Some(found) = &mut store {
+        #[cfg(feature = "etcd")]
+        if let Some((endpoints, prefix)) = &self.etcd {
+            let found = crate::EtcdStore::open(endpoints, prefix).await;
+            store = Some(Box::new(found.map_err(ServerError::Store)?));
+        }
+        let mut shared = store.as_mut().and_then(|store| store.share());
+        if let Some(shared) = &mut shared {
+            registry.begin_sharing();
+            // A store that was lost again meanwhile is told of later: clients are sent away.
+            if let Some(News::Attached(records)) = shared.news.recv().await {
+                let restored = registry.handle_attached(crate::now(), records);
+                tracing::info!(?restored, "the state that is shared");
+            }
+        } else if let Some(found) = &mut store {
             let records = found.load().map_err(ServerError::Store)?;
             let restored = registry.restore(crate::now(), records);
             tracing::info!(?restored, "the state kept before");
@@ -198,7 +223,7 @@ impl ServerBuilder {
             let http = Http::new(commands.clone(), Arc::clone(&counters), token);
             tasks.spawn(http::run(http, listener));
         }
-        let actor = Actor::new(registry, store, events, Arc::clone(&counters));
+        let actor = Actor::new(registry, store, shared, events, Arc::clone(&counters));
         let drain = self.limits.drain;
         tokio::spawn(actor.run(arrivals, progress, requests, acceptor, tasks, drain));
         notify("READY=1");

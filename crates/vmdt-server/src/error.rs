@@ -77,6 +77,12 @@ pub enum SettingsError {
         /// Why.
         cause: StoreError,
     },
+    /// Two places for one state.
+    #[error("set `store` for one server, or `etcd` for several, but not both")]
+    TwoStores,
+    /// A program that was built without it.
+    #[error("`etcd` is set, and this program was built without the feature `etcd`")]
+    NoEtcd,
     /// The file with the bearer token cannot be used.
     #[error("the token file {}: {what}", path.display())]
     Token {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
-use vmdt_control::ClusterView;
+use vmdt_control::{ClusterView, RelayAccount};
 
 use crate::actor::Command;
 use crate::metrics::{self, Counters};
@@ -63,10 +63,17 @@ impl Http {
 
     async fn answer(&self, method: &str, path: &str, shown: Option<&[u8]>) -> Answer {
         let path = path.split('?').next().unwrap_or(path);
-        if !matches!(path, "/healthz" | "/readyz" | "/metrics" | "/clusters.json") {
+        let paths = [
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/clusters.json",
+            "/relay.json",
+        ];
+        if !paths.contains(&path) {
             return Answer::text(
                 "404 Not Found",
-                "there are /healthz, /readyz, /metrics, /clusters.json",
+                "there are /healthz, /readyz, /metrics, /clusters.json, /relay.json",
             );
         }
         if !matches!(method, "GET" | "HEAD") {
@@ -90,6 +97,14 @@ impl Http {
             _ if !self.may_see_clusters(shown) => {
                 Answer::text("401 Unauthorized", "show the bearer token")
             }
+            "/relay.json" => match self.ask(Command::Relay).await {
+                Some(accounts) => Answer {
+                    status: "200 OK",
+                    kind: "application/json",
+                    body: relay_json(&accounts),
+                },
+                None => Answer::text("503 Service Unavailable", "stopping"),
+            },
             _ => match self.ask(Command::Clusters).await {
                 Some(clusters) => Answer {
                     status: "200 OK",
@@ -190,6 +205,28 @@ async fn serve(http: Http, mut stream: TcpStream) -> io::Result<()> {
     }
     stream.write_all(out.as_bytes()).await?;
     stream.shutdown().await
+}
+
+/// What clients have relayed, as JSON.
+fn relay_json(accounts: &[RelayAccount]) -> String {
+    let mut out = String::from("[");
+    for (i, account) in accounts.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        // Writing to a String does not fail.
+        let _ = write!(
+            out,
+            "{comma}{{\"id\":\"{}\",\"share_lines\":{},\"share_bytes\":{},\
+             \"datagrams\":{},\"datagram_bytes\":{},\"window_left_seconds\":{}}}",
+            account.id,
+            account.shares.lines,
+            account.shares.octets,
+            account.datagrams.lines,
+            account.datagrams.octets,
+            account.window_left.as_secs(),
+        );
+    }
+    out.push_str("]\n");
+    out
 }
 
 /// The clusters as JSON. Ids, states and addresses hold nothing that JSON escapes.

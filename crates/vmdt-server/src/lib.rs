@@ -39,6 +39,8 @@ mod actor;
 mod builder;
 mod connection;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod gate;
 mod http;
 mod metrics;
@@ -57,9 +59,11 @@ pub use vmdt_control::{RegistryConfig, RegistryEvent};
 
 pub use self::builder::{Limits, ServerBuilder};
 pub use self::error::{ServerError, SettingsError};
+#[cfg(feature = "etcd")]
+pub use self::etcd::EtcdStore;
 pub use self::server::Server;
 pub use self::settings::Settings;
-pub use self::store::{MemoryStore, RedbStore, Store, StoreError};
+pub use self::store::{MemoryStore, News, RedbStore, Shared, Store, StoreError};
 
 /// The one place where this crate reads the monotonic clock.
 #[allow(clippy::disallowed_methods)]

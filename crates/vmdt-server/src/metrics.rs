@@ -24,7 +24,7 @@ pub(crate) fn text(counters: &Counters, figures: &Figures) -> String {
     let load = |counter: &AtomicU64| counter.load(Relaxed);
     let stats = &figures.stats;
     let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    let metrics: [(&str, &str, &str, u64); 16] = [
+    let metrics: [(&str, &str, &str, u64); 20] = [
         (
             "vmdt_ready",
             "gauge",
@@ -108,6 +108,30 @@ pub(crate) fn text(counters: &Counters, figures: &Figures) -> String {
             "counter",
             "Octets of lines relayed between members.",
             stats.relayed_octets,
+        ),
+        (
+            "vmdt_relayed_datagrams_total",
+            "counter",
+            "Datagrams relayed between members that cannot reach each other.",
+            stats.relayed_datagrams,
+        ),
+        (
+            "vmdt_relayed_datagram_bytes_total",
+            "counter",
+            "Octets of the lines of those datagrams.",
+            stats.relayed_datagram_octets,
+        ),
+        (
+            "vmdt_relay_quota_refused_total",
+            "counter",
+            "Lines not relayed because the quota of their sender was used up.",
+            stats.relay_refused,
+        ),
+        (
+            "vmdt_unread_records_total",
+            "counter",
+            "Records of other servers that could not be read.",
+            stats.unread_records,
         ),
         (
             "vmdt_store_commits_total",

@@ -79,6 +79,11 @@ settings! {
     identity: PathBuf, "VMDT_IDENTITY", "a path";
     /// The file with the state; without one a restart forgets it.
     store: PathBuf, "VMDT_STORE", "a path";
+    /// The members of the etcd in which several servers keep their state, instead of `store`:
+    /// URLs with commas between. Needs the feature `etcd`.
+    etcd: String, "VMDT_ETCD", "URLs with commas between";
+    /// What the keys there begin with.
+    etcd_prefix: String, "VMDT_ETCD_PREFIX", "a text";
     /// Where to listen for HTTP.
     http: SocketAddr, "VMDT_HTTP", "an address and port";
     /// The file with the bearer token for `/clusters.json`, in its first line.
@@ -109,6 +114,8 @@ settings! {
     grace_sealed_seconds: u64, "VMDT_GRACE_SEALED_SECONDS", "a number of seconds";
     /// Octets that a client may relay per window.
     relay_quota: u64, "VMDT_RELAY_QUOTA", "a number of octets";
+    /// The same for datagrams between members that cannot reach each other.
+    relay_datagram_quota: u64, "VMDT_RELAY_DATAGRAM_QUOTA", "a number of octets";
     /// Seconds of such a window.
     relay_window_seconds: u64, "VMDT_RELAY_WINDOW_SECONDS", "a number of seconds";
     /// Connections from one address.
@@ -191,6 +198,12 @@ impl Settings {
             let token = self.http_token_file.as_deref().map(token).transpose()?;
             builder = builder.http(address, token);
         }
+        if let Some(endpoints) = &self.etcd {
+            if self.store.is_some() {
+                return Err(SettingsError::TwoStores);
+            }
+            builder = shared(builder, endpoints, self.etcd_prefix.as_deref())?;
+        }
         if let Some(path) = self.store {
             let store = RedbStore::open(&path);
             builder = builder.store(store.map_err(|cause| SettingsError::Store { path, cause })?);
@@ -239,6 +252,9 @@ impl Settings {
             let window = self.relay_window_seconds.unwrap_or(24 * 3_600);
             config = config.relay_quota(quota, seconds(window));
         }
+        if let Some(octets) = self.relay_datagram_quota {
+            config = config.relay_datagram_quota(octets);
+        }
         config
     }
 
@@ -255,6 +271,26 @@ impl Settings {
             drain: time(self.drain_seconds, standard.drain),
         }
     }
+}
+
+/// Where servers that share an etcd with other programs have their keys.
+#[cfg(feature = "etcd")]
+const PREFIX: &str = "/vmdt/";
+
+#[cfg(feature = "etcd")]
+fn shared(
+    builder: ServerBuilder,
+    endpoints: &str,
+    prefix: Option<&str>,
+) -> Result<ServerBuilder, SettingsError> {
+    let endpoints = endpoints.split(',').map(str::trim);
+    let endpoints = endpoints.filter(|url| !url.is_empty()).map(str::to_owned);
+    Ok(builder.etcd(endpoints.collect(), prefix.unwrap_or(PREFIX)))
+}
+
+#[cfg(not(feature = "etcd"))]
+fn shared(_: ServerBuilder, _: &str, _: Option<&str>) -> Result<ServerBuilder, SettingsError> {
+    Err(SettingsError::NoEtcd)
 }
 
 fn token(path: &Path) -> Result<String, SettingsError> {
@@ -318,6 +354,26 @@ mod tests {
             ..Settings::default()
         };
         assert!(matches!(tls.into_builder(), Err(SettingsError::NoIdentity)));
+    }
+
+    #[test]
+    fn a_server_has_one_store_and_etcd_only_where_it_is_built_in() {
+        let etcd = Settings {
+            etcd: Some("http://127.0.0.1:1, http://127.0.0.1:2".to_owned()),
+            ..Settings::default()
+        };
+        let both = Settings {
+            store: Some("/state".into()),
+            ..etcd.clone()
+        };
+        assert!(matches!(both.into_builder(), Err(SettingsError::TwoStores)));
+        match etcd.into_builder() {
+            Ok(_) => assert!(cfg!(feature = "etcd")),
+            Err(error) => {
+                assert!(matches!(error, SettingsError::NoEtcd), "{error}");
+                assert!(!cfg!(feature = "etcd"));
+            }
+        }
     }
 
     #[test]

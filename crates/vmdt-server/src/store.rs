@@ -26,6 +26,51 @@ pub trait Store: Send + 'static {
     /// # Errors
     /// Nothing was committed. The server tries the same batch again.
     fn commit(&mut self, batch: &[Record]) -> Result<(), StoreError>;
+
+    /// What a server needs to share this store with others; `None` (the default) when it has it
+    /// for itself. Called once, before anything else.
+    ///
+    /// Of a shared store `load` is never called: the records come as [`News::Attached`].
+    /// `commit` is called once for each [`News::Granted`], perhaps with nothing to write, and
+    /// gives the right to write back; an error of it is final, and the server takes its state
+    /// for lost until the next [`News::Attached`].
+    fn share(&mut self) -> Option<Shared> {
+        None
+    }
+
+    /// Asks a shared store for the right to write. Does not block.
+    fn want_write(&mut self) {}
+
+    /// The server ends. May block for a moment.
+    fn close(&mut self) {}
+}
+
+/// What a shared store tells its server.
+#[derive(Debug)]
+pub struct Shared {
+    pub(crate) news: tokio::sync::mpsc::Receiver<News>,
+}
+
+impl Shared {
+    /// From the channel on which the store sends. A server that ends drops it.
+    #[must_use]
+    pub fn new(news: tokio::sync::mpsc::Receiver<News>) -> Shared {
+        Shared { news }
+    }
+}
+
+/// One thing that a shared store tells, in the order in which it was written.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum News {
+    /// Everything that is kept. What follows follows from this.
+    Attached(Vec<(RecordKey, Bytes)>),
+    /// Another server has written this at once.
+    Records(Vec<Record>),
+    /// This server may write: nobody else does until it has.
+    Granted,
+    /// This server is taken for dead, or cannot know that it is not.
+    Detached,
 }
 
 /// Why a store has not done what it was to do.

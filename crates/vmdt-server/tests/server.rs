@@ -587,6 +587,9 @@ async fn operators_see_health_metrics_and_with_the_token_clusters() {
              \"address\":\"127.0.0.1:9001\",\"claimed\":[]}}]}}]"
         )
     );
+    assert_eq!(get(&server, "/relay.json", None).await.0, 401);
+    let (status, json) = get(&server, "/relay.json", Some(TOKEN)).await;
+    assert_eq!((status, json.trim_end()), (200, "[]"));
     assert_eq!(get(&server, "/", None).await.0, 404);
     assert_eq!(
         request(&server, "POST /metrics HTTP/1.1\r\n\r\n").await.0,

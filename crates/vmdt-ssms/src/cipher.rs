@@ -16,12 +16,14 @@ use crate::share::{KEY_LEN, NONCE_LEN};
 /// The counter cannot wrap: 2^32 blocks of 16 octets are 16 times the longest message.
 pub(crate) struct Cipher(Ctr32BE<Aes256Enc>);
 
-/// Up to this many octets, a message is expected in the second-level cache, where memory is zeroed
-/// and written over faster than it is copied. Beyond, copying finds what comes next long before
-/// the cipher would.
+/// Up to this many octets, a message is expected where the cipher reads it without waiting, which
+/// the third-level cache is: memory is zeroed and written over faster than it is copied. Beyond,
+/// copying finds what comes next long before the cipher would.
 const CACHED: usize = 256 << 10;
-/// How many octets of a longer message are copied before they are encrypted.
-const STRIP: usize = 64 << 10;
+/// How many octets are zeroed before they are written over.
+const ZEROED: usize = 64 << 10;
+/// How many octets of a message that is not cached are copied before they are encrypted.
+const COPIED: usize = 128 << 10;
 
 impl Cipher {
     #[inline]
@@ -39,13 +41,7 @@ impl Cipher {
     /// Encrypts or decrypts the whole message into a new buffer, in one pass.
     pub(crate) fn apply_to_copy(&mut self, message: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(message.len());
-        for part in message.chunks(if message.len() > CACHED {
-            STRIP
-        } else {
-            CACHED
-        }) {
-            append(&mut self.0, part, &mut out, message.len());
-        }
+        append(&mut self.0, message, &mut out, message.len());
         out
     }
 }
@@ -58,16 +54,21 @@ fn append(
     out: &mut (impl BufMut + AsMut<[u8]>),
     whole: usize,
 ) {
-    let start = out.as_mut().len();
-    if whole > CACHED {
-        out.put_slice(part);
-        if let Some(octets) = out.as_mut().get_mut(start..) {
-            stream.apply_keystream(octets);
+    let cached = whole <= CACHED;
+    for strip in part.chunks(if cached { ZEROED } else { COPIED }) {
+        let start = out.as_mut().len();
+        if cached {
+            out.put_bytes(0, strip.len());
+        } else {
+            out.put_slice(strip);
         }
-    } else {
-        out.put_bytes(0, part.len());
-        if let Some(octets) = out.as_mut().get_mut(start..) {
-            stream.apply_keystream_b2b(part, octets);
+        let Some(octets) = out.as_mut().get_mut(start..) else {
+            return;
+        };
+        if cached {
+            stream.apply_keystream_b2b(strip, octets);
+        } else {
+            stream.apply_keystream(octets);
         }
     }
 }
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn copying_and_in_place_agree_at_every_length() {
-        for len in (0..600).chain([8_191, 8_192, 100_000, STRIP, 5 * STRIP + 3]) {
+        for len in (0..600).chain([8_191, 8_192, ZEROED, 5 * ZEROED + 3, CACHED, CACHED + 1]) {
             let message: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let mut in_place = message.clone();
             Cipher::new(&[9; 32], &[4; 12]).apply(&mut in_place);

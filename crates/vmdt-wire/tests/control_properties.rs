@@ -170,6 +170,7 @@ fn sealed() -> impl Strategy<Value = Message> {
     prop_oneof![
         (node(), binary()).prop_map(|(client, profile)| Message::PutProfile { client, profile }),
         (node(), node()).prop_map(|(client, target)| Message::GetProfile { client, target }),
+        binary().prop_map(|receipts| Message::Receipts { receipts }),
         (node(), binary()).prop_map(|(id, profile)| Message::Profile { id, profile }),
         (node(), binary(), binary()).prop_map(|(client, descriptor, membership)| {
             Message::CreateSealed {
@@ -237,6 +238,13 @@ fn pool() -> impl Strategy<Value = Message> {
         }),
         (name(), node())
             .prop_map(|(message, receiver)| Message::SharePoolAck { message, receiver }),
+        (name(), node(), any::<u16>()).prop_map(|(message, holder, index)| {
+            Message::SharePoolStored {
+                message,
+                holder,
+                index,
+            }
+        }),
         (name(), any::<u16>())
             .prop_map(|(message, index)| Message::SharePoolUnfreeze { message, index }),
         name().prop_map(|message| Message::SharePoolRemove { message }),

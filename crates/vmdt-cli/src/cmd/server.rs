@@ -118,7 +118,7 @@ async fn configured(args: &ServerArgs, settings: &Settings) -> Outcome<ServerSet
     }
     if args.no_store {
         all.store = None;
-    } else if all.store.is_none() {
+    } else if all.store.is_none() && all.etcd.is_none() {
         all.store = Some(own("clusters.redb")?);
     }
     Ok(all)

@@ -1,7 +1,6 @@
 //! The state as records, and back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -25,6 +24,7 @@ impl Directory {
             RecordKey::Cluster(cluster) => self.cluster_value(cluster).map(|v| v.encode()),
             RecordKey::Place(cluster, id) => self.place_value(cluster, id).map(|v| v.encode()),
             RecordKey::Profile(id) => self.own_profile(id),
+            RecordKey::Presence(id) => self.presence_value(id).map(|v| v.encode()),
         };
         Some(Record { key, value })
     }
@@ -64,6 +64,7 @@ impl Directory {
         let mut clusters = BTreeMap::new();
         let mut places = Vec::new();
         let mut profiles = Vec::new();
+        let mut presences = Vec::new();
         for (key, value) in records {
             match key {
                 RecordKey::Cluster(cluster) => {
@@ -71,8 +72,13 @@ impl Directory {
                 }
                 RecordKey::Place(cluster, id) => places.push((cluster, id, value)),
                 RecordKey::Profile(id) => profiles.push((id, value)),
+                RecordKey::Presence(id) => presences.push(Record {
+                    key,
+                    value: Some(value).filter(|_| self.shared && id != NodeId::EMPTY),
+                }),
             }
         }
+        let known: BTreeSet<ClusterId> = clusters.keys().copied().collect();
         for (cluster, value) in clusters {
             match self.restore_cluster(cluster, &value) {
                 Some(()) => restored.clusters += 1,
@@ -84,12 +90,21 @@ impl Directory {
                 Some(()) => restored.places += 1,
                 None => restored.skipped += 1,
             }
+            if !known.contains(&cluster) {
+                self.owe(RecordKey::Place(cluster, id));
+            }
         }
+        let (_, unread) = self.apply(now, presences);
+        restored.skipped += unread;
         for (id, octets) in profiles {
             match (KeptProfile::parse(id, &octets), self.clients.get_mut(&id)) {
                 (Ok(profile), Some(client)) => {
                     client.profile = Some(Box::new(profile));
                     restored.profiles += 1;
+                }
+                (Ok(_), None) => {
+                    restored.skipped += 1;
+                    self.owe(RecordKey::Profile(id));
                 }
                 _ => restored.skipped += 1,
             }
@@ -104,13 +119,14 @@ impl Directory {
             .collect();
         for cluster in ended {
             self.clusters.remove(&cluster);
+            self.owe(RecordKey::Cluster(cluster));
             restored.clusters -= 1;
             restored.skipped += 1;
         }
         restored
     }
 
-    fn restore_cluster(&mut self, cluster: ClusterId, value: &[u8]) -> Option<()> {
+    pub(super) fn restore_cluster(&mut self, cluster: ClusterId, value: &[u8]) -> Option<()> {
         let value = ClusterValue::parse(value).ok()?;
         if self.clusters.len() >= self.max_clusters {
             return None;
@@ -146,7 +162,7 @@ impl Directory {
         Some(())
     }
 
-    fn restore_place(
+    pub(super) fn restore_place(
         &mut self,
         now: Instant,
         cluster: ClusterId,
@@ -165,13 +181,8 @@ impl Directory {
         found.places.insert(id, Directory::absent(until));
         self.deadlines.insert((until, cluster, id));
         let client = self.clients.entry(id).or_insert_with(|| Client {
-            conn: None,
-            ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            port: None,
             caps: value.caps,
-            clusters: BTreeSet::new(),
-            profile: None,
-            bucket: None,
+            ..Client::absent()
         });
         client.clusters.insert(cluster);
         Some(())

@@ -79,13 +79,20 @@ impl Directory {
             return Err(Refusal::ClosedToOpenPeers { cluster });
         }
         let info = found.info();
+        // under which this member was here before it changed its key
+        let former: Vec<NodeId> = checked
+            .changes()
+            .iter()
+            .map(|change| change.old_key().node_id())
+            .filter(|old| *old != id && found.places.contains_key(old))
+            .collect();
         let place = found.places.get(&id);
         match place {
             Some(place) if place.resumable => {}
             Some(_) => return Err(Refusal::AlreadyMember { id, cluster }),
             None => {
                 self.may_take_a_place(id, false)?;
-                if found.places.len() >= usize::from(found.max) {
+                if found.places.len() - former.len() >= usize::from(found.max) {
                     return Err(Refusal::ClusterFull {
                         cluster,
                         max: found.max,
@@ -103,6 +110,14 @@ impl Directory {
         match resumes {
             true => self.resume(cluster, id),
             false => self.add_place(cluster, id),
+        }
+        for id in former {
+            self.changes.push_back(Change::Member {
+                cluster,
+                id,
+                state: MemberState::Left,
+            });
+            self.take_place(cluster, id);
         }
         Ok(info)
     }

@@ -211,8 +211,16 @@ impl Member {
                 if (full && !known) || !roster.admit(*id, membership) {
                     return;
                 }
+                let changed = roster.sealed_mut().map(SealedRoster::take_changed);
+                let cluster = *cluster;
                 self.want(*id);
                 self.events.push_back(MemberEvent::Push(message));
+                for (old, new) in changed.into_iter().flatten() {
+                    self.events
+                        .push_back(MemberEvent::KeyChanged { cluster, old, new });
+                    self.is_out(cluster, old);
+                }
+                self.forget_strangers();
             }
             Message::Revoked { cluster, list } => {
                 let cluster = *cluster;
@@ -225,20 +233,7 @@ impl Member {
                 let removed = out.contains(&own);
                 self.events.push_back(MemberEvent::Push(message));
                 for id in out.into_iter().filter(|&id| id != own) {
-                    let Some(roster) = self.roster.cluster_mut(cluster) else {
-                        return;
-                    };
-                    let max = self.config.max_members;
-                    let left = vmdt_wire::MemberState::Left;
-                    let state = roster.announced(id, left, None, None, max);
-                    self.events.push_back(MemberEvent::Push(Message::Member {
-                        cluster,
-                        id,
-                        state: left,
-                        address: None,
-                        caps: None,
-                    }));
-                    self.state_event(cluster, state);
+                    self.is_out(cluster, id);
                 }
                 if removed {
                     self.lose(cluster, None);
@@ -257,6 +252,24 @@ impl Member {
             }
             _ => {}
         }
+    }
+
+    /// What was signed says that `id` is no member, whatever the server says.
+    fn is_out(&mut self, cluster: ClusterId, id: NodeId) {
+        let Some(roster) = self.roster.cluster_mut(cluster) else {
+            return;
+        };
+        let max = self.config.max_members;
+        let left = vmdt_wire::MemberState::Left;
+        let state = roster.announced(id, left, None, None, max);
+        self.events.push_back(MemberEvent::Push(Message::Member {
+            cluster,
+            id,
+            state: left,
+            address: None,
+            caps: None,
+        }));
+        self.state_event(cluster, state);
     }
 
     /// Takes a profile in, if it is that of a member and newer. Whether it is.

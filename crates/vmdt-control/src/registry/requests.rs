@@ -5,6 +5,7 @@ use std::time::Instant;
 use vmdt_wire::{ClusterEntry, Framing, Line, MAX_PARAMETERS, Message, NodeId};
 
 use super::{Registry, error_line};
+use crate::accounts::Kind;
 use crate::error::Refusal;
 use crate::event::{ConnId, RegistryEvent};
 
@@ -22,11 +23,11 @@ const KEEPING: u32 = 20;
 
 impl Registry {
     /// Reads one line and answers it: with one reply, one ERROR, or for one-way
-    /// messages nothing.
-    pub(super) fn handle_line(&mut self, now: Instant, conn: ConnId, octets: &[u8]) {
-        self.stats.lines += 1;
+    /// messages nothing. False: it changes what servers share, and has to wait until
+    /// this one may.
+    pub(super) fn handle_line(&mut self, now: Instant, conn: ConnId, octets: &[u8]) -> bool {
         let Some(connection) = self.conns.get_mut(&conn) else {
-            return;
+            return true;
         };
         connection.last_line = Some(now);
         let limit = self.config.max_line;
@@ -36,8 +37,9 @@ impl Registry {
             connection.is_some_and(|c| registry.line_limit(c) > limit)
         };
         if long && !may_be_long(self) {
+            self.stats.lines += 1;
             self.end(now, conn, Refusal::LineTooLong { limit });
-            return;
+            return true;
         }
         let (framing, tag, parsed) = match Line::parse(octets) {
             Ok(line) => (line.framing, line.tag, Ok(line.message)),
@@ -46,11 +48,22 @@ impl Registry {
                 (framing, tag, Err(Refusal::Malformed(error)))
             }
         };
+        let cost = parsed.as_ref().map_or(1, Registry::cost);
+        let mut keeping = 0;
+        if let Ok(message) = &parsed
+            && self.shares(conn, message)
+        {
+            // The servers agree on it, even if it turns out to change nothing.
+            keeping = 1;
+            if self.must_wait(now, conn, cost) {
+                return false;
+            }
+        }
+        self.stats.lines += 1;
         if long && !matches!(parsed, Ok(Message::MessageShare { .. })) {
             self.end(now, conn, Refusal::LineTooLong { limit });
-            return;
+            return true;
         }
-        let cost = parsed.as_ref().map_or(1, Registry::cost);
         let mut within_rate = false;
         if let Some(connection) = self.conns.get_mut(&conn) {
             connection.framing = framing;
@@ -65,7 +78,7 @@ impl Registry {
             Ok(message) => {
                 let before = self.directory.marks();
                 let answer = self.answer(now, conn, framing, message);
-                let records = self.directory.marks() - before;
+                let records = (self.directory.marks() - before).max(keeping);
                 if records > 0
                     && let Some(connection) = self.conns.get_mut(&conn)
                 {
@@ -96,6 +109,7 @@ impl Registry {
                 self.event(RegistryEvent::Refused { conn, refusal });
             }
         }
+        true
     }
 
     fn answer(
@@ -279,9 +293,20 @@ impl Registry {
         if queued + line.len() > limit {
             return Err(Refusal::RelayBacklog { to, queued, limit });
         }
-        self.accounts.charge(now, from, line.len() as u64)?;
+        let octets = line.len() as u64;
+        let kind = match index {
+            0 => Kind::Datagram,
+            _ => Kind::Share,
+        };
+        let booked = self.accounts.charge(now, from, kind, octets);
+        self.stats.relay_refused += u64::from(booked.is_err());
+        booked?;
         self.stats.relayed_lines += 1;
-        self.stats.relayed_octets += line.len() as u64;
+        self.stats.relayed_octets += octets;
+        if kind == Kind::Datagram {
+            self.stats.relayed_datagrams += 1;
+            self.stats.relayed_datagram_octets += octets;
+        }
         self.write(recipient, &line);
         Ok(())
     }
@@ -350,6 +375,7 @@ fn not_for_server(message: &Message) -> Refusal {
         Message::SharePoolAdd(_)
         | Message::SharePoolClaim { .. }
         | Message::SharePoolAck { .. }
+        | Message::SharePoolStored { .. }
         | Message::SharePoolUnfreeze { .. }
         | Message::SharePoolRemove { .. } => "members send it to each other",
         _ => "a server sends it",

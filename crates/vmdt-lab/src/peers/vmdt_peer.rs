@@ -4,11 +4,11 @@
 //! control server, a sender, a receiver and relays, each a process on its own host, all members of
 //! one cluster with the policy k of n.
 
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
-use vmdt_node::{Cluster, Event, Node, NodeId, Policy, Server};
+use vmdt_node::{Cluster, Event, Node, NodeId, Policy, Server, Ticket};
 
 use super::{Arrived, HEAD, Inbox, Outbox, Tag, say, setting};
 use crate::clock;
@@ -18,8 +18,9 @@ use crate::process::Args;
 #[must_use]
 pub fn describe() -> String {
     format!(
-        "vmdt-node {}, profile 1.0 (no encryption of datagrams), default settings, one message \
-         for each message of the workload; bulk content is one message",
+        "vmdt-node {}, profile 1.1 (sealed to the receiver, every datagram encrypted, signed \
+         manifests), default settings, one message for each message of the workload; bulk content \
+         is one message",
         env!("CARGO_PKG_VERSION")
     )
 }
@@ -32,55 +33,50 @@ pub(crate) enum Helper {
     Relay(#[allow(dead_code)] Node, #[allow(dead_code)] Cluster),
 }
 
-const SENDER: &str = "sender";
-const RECEIVER: &str = "receiver";
 /// The largest message of a workload.
 const MAX_MESSAGE: usize = 256 << 20;
 
-async fn node(args: &Args, id: &str) -> Result<Node> {
+async fn node(args: &Args) -> Result<Node> {
     let server: String = setting(args, "server")?;
     let node = Node::builder()
         .server(server)
-        .open_profile(id)
         .max_message(MAX_MESSAGE)
         .bind()
         .await?;
     Ok(node)
 }
 
-/// Joins the cluster that the receiver made: the only one there is.
-async fn join(node: &Node) -> Result<Cluster> {
-    let mut tries = 0;
-    loop {
-        let clusters = node.list_clusters().await?;
-        if let Some(entry) = clusters.first() {
-            return Ok(node.join_cluster(&entry.cluster).await?);
-        }
-        tries += 1;
-        anyhow::ensure!(tries < 50, "no cluster was made");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+/// Joins the cluster that the receiver made, with the ticket that the lab passes on.
+async fn join(node: &Node, args: &Args) -> Result<Cluster> {
+    let ticket: Ticket = setting(args, "ticket")?;
+    Ok(node.join(&ticket).await?)
 }
 
 /// Starts the control server, or a relay.
 pub(crate) async fn help(role: &str, args: &Args) -> Result<Helper> {
     if role == "control" {
-        let server = Server::open(setting(args, "at")?).await?;
+        let at: SocketAddr = setting(args, "at")?;
+        let server = Server::bind(at).await?;
+        say(&format!("url {}", server.url().context("no key")?));
         say("ready");
         return Ok(Helper::Server(server));
     }
-    let node = node(args, role).await?;
-    let cluster = join(&node).await?;
+    let node = node(args).await?;
+    let cluster = join(&node, args).await?;
     say("ready");
     Ok(Helper::Relay(node, cluster))
 }
 
 pub(crate) async fn serve(args: &Args, outbox: Outbox, inbox: Inbox) -> Result<()> {
-    let node = node(args, RECEIVER).await?;
+    let node = node(args).await?;
     let policy = Policy::k_of_n(setting(args, "k")?, setting(args, "n")?);
     let cluster = node.create_cluster(policy.max_members(255)).await?;
-    // the sender has to know it, the lab tells it
+    // the others have to know both, the lab tells them
     say(&format!("id {}", node.id()));
+    say(&format!(
+        "ticket {}",
+        cluster.ticket().await?.encode().as_str()
+    ));
     let (heard, from) = watch::channel(None);
     tokio::spawn(write(node.clone(), from, outbox));
     tokio::spawn(read(node, cluster, inbox, heard));
@@ -88,8 +84,8 @@ pub(crate) async fn serve(args: &Args, outbox: Outbox, inbox: Inbox) -> Result<(
 }
 
 pub(crate) async fn connect(args: &Args, outbox: Outbox, inbox: Inbox) -> Result<()> {
-    let node = node(args, SENDER).await?;
-    let cluster = join(&node).await?;
+    let node = node(args).await?;
+    let cluster = join(&node, args).await?;
     cluster.ready().await?;
     let receiver: NodeId = setting(args, "receiver")?;
     let (heard, to) = watch::channel(Some(receiver));

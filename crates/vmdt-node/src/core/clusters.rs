@@ -35,6 +35,12 @@ pub enum ClusterError {
         /// Which cluster.
         cluster: ClusterId,
     },
+    /// The membership was made out to another key.
+    #[error("the membership is that of {id}; build the node with that identity")]
+    OtherKey {
+        /// The id of that key.
+        id: NodeId,
+    },
     /// Only who created a cluster can remove members.
     #[error("only the creator of cluster {cluster} can remove members")]
     NotTheCreator {

@@ -114,10 +114,16 @@ pub struct CoreConfig {
     pub(crate) allow_direct: bool,
     pub(crate) min_distinct_networks: u8,
     pub(crate) operators: BTreeMap<NodeId, Arc<str>>,
+    pub(crate) expiry: Duration,
+    pub(crate) health_checks: Option<Duration>,
+    pub(crate) repair_after: Duration,
     pub(crate) rdt: vmdt_rdt::Config,
     pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) sealing: Option<Sealing>,
 }
+
+/// The longest time for which anything is kept for a receiver that is away.
+pub const MAX_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Members whose operator is known.
 const MAX_OPERATORS: usize = 4096;
@@ -187,6 +193,9 @@ impl CoreConfig {
             allow_direct: true,
             min_distinct_networks: 0,
             operators: BTreeMap::new(),
+            expiry: MAX_EXPIRY,
+            health_checks: None,
+            repair_after: Duration::from_secs(600),
             rdt: default_transport(),
             rate_limit: None,
             sealing: None,
@@ -351,6 +360,46 @@ impl CoreConfig {
     pub fn set_rate_limit(&mut self, limit: Option<RateLimit>) -> &mut Self {
         self.rate_limit = limit;
         self
+    }
+
+    /// How long a [durable](super::Core::is_durable) node keeps what is not delivered: shares for
+    /// others, its own transfers, and what arrives. 1 min to 7 days; 7 days by default, which is also
+    /// how long a sealed message is valid.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when out of bounds.
+    pub fn set_expiry(&mut self, time: Duration) -> Result<&mut Self, ConfigError> {
+        let max = MAX_EXPIRY.as_secs();
+        within("expiry (s)", time.as_secs(), 60, max)?;
+        self.expiry = time;
+        Ok(self)
+    }
+
+    /// How often each member is asked whether it answers, in profile 1.1: 1 s to 1 day. An unanswered
+    /// check is repeated after 1 s, doubling to 5 min; after 3 the member counts as down. `None` turns
+    /// that off, as it is by default here.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when out of bounds.
+    pub fn set_health_checks(&mut self, every: Option<Duration>) -> Result<&mut Self, ConfigError> {
+        if let Some(every) = every {
+            within("health_checks (s)", every.as_secs(), 1, 86_400)?;
+        }
+        self.health_checks = every;
+        Ok(self)
+    }
+
+    /// How long a holder that has shares of ours on disk may be away before they are placed
+    /// elsewhere, while the receiver is away too; 1 s to 7 days, 10 min by default. While the
+    /// receiver waits for them there is no such grace.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when out of bounds.
+    pub fn set_repair_after(&mut self, time: Duration) -> Result<&mut Self, ConfigError> {
+        let max = MAX_EXPIRY.as_secs();
+        within("repair_after (s)", time.as_secs(), 1, max)?;
+        self.repair_after = time;
+        Ok(self)
     }
 
     /// Settings of the transport; [`default_transport`] is what to begin with.

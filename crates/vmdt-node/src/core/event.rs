@@ -128,6 +128,40 @@ pub enum Event {
         /// The member.
         peer: NodeId,
     },
+    /// A member answers health checks, for the first time or again.
+    PeerUp {
+        /// The member.
+        peer: NodeId,
+    },
+    /// A member did not answer several health checks in a row.
+    PeerDown {
+        /// The member.
+        peer: NodeId,
+    },
+    /// A share is later than it should be: its holder is asked for it again.
+    ShareLate {
+        /// The message.
+        message: MessageId,
+        /// Which share.
+        index: u8,
+        /// Who was to bring it.
+        holder: NodeId,
+    },
+    /// Shares of a transfer whose carrier was lost were given to others.
+    Repaired {
+        /// The transfer.
+        id: MessageId,
+        /// How many shares.
+        shares: usize,
+    },
+    /// Shares of a transfer whose carrier was lost have no other that may take them: it goes on with
+    /// fewer to spare.
+    Degraded {
+        /// The transfer.
+        id: MessageId,
+        /// How many shares.
+        shares: usize,
+    },
     /// A member was banned from carrying shares, on proof that it misbehaved.
     Banned {
         /// The member.
@@ -141,6 +175,55 @@ pub enum Event {
         index: u8,
         /// Who handed it over.
         from: NodeId,
+    },
+    /// A member goes on under another key, as both keys have signed. Its old id is no member any
+    /// more; its petname goes with it.
+    KeyChanged {
+        /// In which cluster.
+        cluster: ClusterId,
+        /// The id that was given up.
+        old: NodeId,
+        /// The id in its place.
+        new: NodeId,
+        /// What this node's user calls it.
+        petname: Option<String>,
+    },
+    /// The addressee of a transfer of this node has confirmed it with a signature, which
+    /// [`Core::receipts`](super::Core::receipts) shows.
+    Confirmed {
+        /// The transfer.
+        id: MessageId,
+        /// The addressee.
+        by: NodeId,
+    },
+    /// Every segment of a transfer is on disk at enough holders: its receiver can fetch it without
+    /// this node. Only of transfers that are kept.
+    Deposited {
+        /// The transfer.
+        id: MessageId,
+        /// Who is to get it.
+        to: NodeId,
+    },
+    /// A transfer that an earlier run of this node began has arrived.
+    Delivered {
+        /// The transfer.
+        id: MessageId,
+        /// Who has it.
+        to: NodeId,
+    },
+    /// A transfer that an earlier run of this node began has failed.
+    SendFailed {
+        /// The transfer.
+        id: MessageId,
+        /// Who was to get it.
+        to: NodeId,
+        /// Why.
+        error: TransferError,
+    },
+    /// The store took nothing. It is tried again, and what was to be kept with it failed.
+    StorageFailed {
+        /// Why.
+        reason: vmdt_pool::StorageError,
     },
     /// A message goes to or comes from a peer of profile 1.0 unprotected.
     OpenPeer {
@@ -313,6 +396,18 @@ pub enum TransferError {
         peer: NodeId,
         /// What is wrong.
         what: &'static str,
+    },
+    /// This node's store took nothing.
+    #[error("it can't be kept here: {reason}")]
+    Storage {
+        /// Why.
+        reason: vmdt_pool::StorageError,
+    },
+    /// Its time is over.
+    #[error("the other side, {peer}, was not there in time")]
+    Expired {
+        /// The other side.
+        peer: NodeId,
     },
     /// The node was closed.
     #[error("the node is closed")]

@@ -64,6 +64,8 @@ pub(crate) struct Incoming {
     pub(crate) handle: u64,
     /// All of it has been handed on; what is missing is the confirmation.
     pub(crate) finishing: bool,
+    /// What an earlier run left of its content is not there yet.
+    reopening: bool,
 }
 
 impl Incoming {
@@ -86,6 +88,31 @@ impl Incoming {
             moved: now,
             handle,
             finishing: false,
+            reopening: false,
+        }
+    }
+
+    /// Goes on where an earlier run was: a file waits for [`resumed`](Self::resumed), of a message
+    /// the content so far is given.
+    pub(crate) fn restore(
+        &mut self,
+        (next, offset): (u32, u64),
+        whole: Option<[u8; 32]>,
+        content: Vec<u8>,
+    ) {
+        (self.next, self.offset, self.taken) = (next, offset, offset);
+        self.finishing = whole.is_some();
+        self.digest = whole;
+        self.reopening = self.kind == Kind::File && whole.is_none();
+        self.hasher.update(&content);
+        self.content = content;
+    }
+
+    /// The file of an earlier run is there, and this is the running digest of what it holds.
+    pub(crate) fn resumed(&mut self, now: Instant, hasher: blake3::Hasher) {
+        if std::mem::take(&mut self.reopening) {
+            self.hasher = hasher;
+            self.moved = now;
         }
     }
 
@@ -171,6 +198,9 @@ impl Incoming {
     /// The next piece in order, if it is there. The last one is given out only when the digest of
     /// the whole content is the one its sender announced.
     pub(crate) fn next_piece(&mut self) -> Result<Option<Piece>, TransferError> {
+        if self.reopening {
+            return Ok(None);
+        }
         let Some(segment) = self.waiting.remove(&self.next) else {
             return Ok(None);
         };

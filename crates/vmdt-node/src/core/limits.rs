@@ -15,6 +15,8 @@ use vmdt_rdt::{Priority, RateLimit, TokenBucket};
 /// # assert_ne!(slowly, first);
 /// # Ok::<(), vmdt_rdt::ConfigError>(())
 /// ```
+///
+/// A transfer that goes on after a restart of its node does so without them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SendOptions {

@@ -319,6 +319,7 @@ impl Core {
                     let _ = self.rdt.set_session_limit(now, peer, Some(limit));
                 }
                 self.send_profile(now, peer);
+                self.peer_came(now, peer);
                 if self.is_member(peer) {
                     self.event(Event::PathUp { peer, address });
                 }
@@ -342,9 +343,12 @@ impl Core {
             E::FlowStopped { peer, flow, code } => self.flow_stopped(now, peer, flow, code),
             E::FlowDelivered { peer, flow } => {
                 if let Some(p) = self.peers.get_mut(&peer)
-                    && p.written.remove(&flow).is_some()
+                    && let Some(from_pool) = p.written.remove(&flow)
                 {
                     self.reputation.success(now, peer);
+                    if let Some(index) = share_index(flow).filter(|_| from_pool) {
+                        self.receipts.handed_on(now, flow.message, index);
+                    }
                 }
                 self.pump(now, peer);
             }
@@ -425,6 +429,7 @@ impl Core {
             }
         }
         if forgot {
+            let stored = self.stored_at(id);
             for spread in self.spreads.values_mut() {
                 let lost: Vec<_> = spread
                     .placement
@@ -433,6 +438,10 @@ impl Core {
                     .map(|(i, _)| i)
                     .collect();
                 for index in lost {
+                    // what it has on disk it has still
+                    if stored.contains(&(spread.id, index)) {
+                        continue;
+                    }
                     if let Some(own) = spread.shares.get_mut(&index) {
                         own.sent = false;
                     }
@@ -462,6 +471,7 @@ impl Core {
         if self.is_not_needed(flow) {
             self.drop_arriving(id, flow);
             self.rdt.stop(now, id, flow, code::NOT_NEEDED);
+            self.not_needed_from(now, id, flow);
             return;
         }
         while let Some(bytes) = self.rdt.read(now, id, flow) {
@@ -560,6 +570,10 @@ impl Core {
                 }
                 match state {
                     MemberState::Away | MemberState::Left => {
+                        self.holder_away(now, id);
+                        if state == MemberState::Left {
+                            self.unwatch_health(id);
+                        }
                         self.collector.holder_lost(now, id);
                         self.replace_carrier(now, id);
                     }
@@ -578,6 +592,7 @@ impl Core {
                         if moved {
                             self.ensure_path(now, id);
                         }
+                        self.peer_came(now, id);
                         self.pump_sources(now);
                     }
                 }

@@ -13,9 +13,12 @@
 
 mod clusters;
 mod config;
+mod durable;
 mod envelope;
 mod event;
+mod health;
 mod incoming;
+mod keys;
 mod limits;
 mod links;
 mod open;
@@ -23,6 +26,7 @@ mod outgoing;
 mod peer;
 mod placement;
 mod rating;
+mod receipts;
 mod receive;
 mod relay;
 mod seal;
@@ -33,13 +37,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use vmdt_control::{
     Member, MemberConfig, MemberEvent, MemberOutput, Reply, Request, RequestError, RequestId,
 };
-use vmdt_pool::reputation::{Reputation, ReputationConfig, ReputationEvent};
+use vmdt_pool::reputation::{Reputation, ReputationConfig};
 use vmdt_pool::{Collector, CollectorConfig, Pool, PoolConfig};
 use vmdt_rdt::{EcnCodepoint, Endpoint, Transmit};
 use vmdt_seal::session::Local;
@@ -47,16 +51,19 @@ use vmdt_wire::{Caps, ClusterId, MessageId, NodeId};
 
 pub use clusters::{ClusterError, ClusterPlan};
 pub use config::{
-    ConfigError, CoreConfig, DEFAULT_SEGMENT, MAX_ADDRESSES, MAX_NODE_NAME, MAX_SEGMENT,
-    MAX_WINDOW, Sealing, default_transport,
+    ConfigError, CoreConfig, DEFAULT_SEGMENT, MAX_ADDRESSES, MAX_EXPIRY, MAX_NODE_NAME,
+    MAX_SEGMENT, MAX_WINDOW, Sealing, default_transport,
 };
+pub use durable::{Content, ContentHash, Recovered, RestoreError};
 pub use envelope::{DIGEST_LEN, Envelope, EnvelopeError, Kind, MAX_ENVELOPE, MAX_NAME};
 pub use event::{Carried, Event, Paths, Progress, Receipt, TransferError};
+pub use keys::{KeyChange, MAX_PETNAME, MAX_PETNAMES, PetnameError};
 pub use limits::SendOptions;
 pub use open::PeerConn;
 pub use placement::{
     Candidate, Carrier, Carriers, Explanation, Placement, PlacementError, Quality,
 };
+pub use receipts::{Confirmed, SignedReceipts, SignedSegment, SignedShare};
 pub use vmdt_pool::hedging::HedgeReport;
 pub use vmdt_pool::reputation::{Ban, Evidence, Health, PeerReport};
 
@@ -144,6 +151,24 @@ pub enum Output {
     },
     /// The prekeys changed: keep [`Core::prekeys`] for the next run.
     PrekeysChanged,
+    /// Commit this batch to the store, and say [`Core::persisted`] when it is durable. One is out
+    /// at a time. Only a [restored](Core::restore) core asks.
+    Persist(vmdt_pool::Persist),
+    /// A transfer of an earlier run goes on: supply its content from the beginning, as
+    /// [`Output::NeedData`] asks for it, or say [`Core::source_failed`]. Again for one that is
+    /// known: begin anew.
+    Resumed {
+        /// The transfer.
+        transfer: MessageId,
+        /// Who is to get it.
+        to: NodeId,
+        /// Octets of the content, where known.
+        total: Option<u64>,
+        /// Octets that are confirmed.
+        delivered: u64,
+        /// What [`Core::send_kept`] was given.
+        content: Content,
+    },
 }
 
 /// Work for the file of an incoming transfer.
@@ -155,6 +180,22 @@ pub enum SinkOp {
         name: String,
         /// Size in octets, where known.
         size: Option<u64>,
+        /// What to call the temporary file, so that it is found again after a restart; only in a
+        /// durable core. Then [`Write`](SinkOp::Write) is answered when the octets are synced.
+        part: Option<String>,
+    },
+    /// Find the temporary file of an earlier run, cut it to its length, and call
+    /// [`Core::sink_resumed`] with the digest of what it holds. Failure: [`Core::sink_failed`].
+    Resume {
+        /// The name the sender gave.
+        name: String,
+        /// What the temporary file is called.
+        part: String,
+        /// How long it is to be, in octets.
+        length: u64,
+        /// It is whole, and [`Finish`](SinkOp::Finish) follows: leave it as it is, and do not call
+        /// back. If it is not there any more it has its name already.
+        whole: bool,
     },
     /// Append these octets, then call [`Core::sink_written`].
     Write(Bytes),
@@ -185,6 +226,10 @@ pub struct CoreStats {
     pub moved_shares: u64,
     /// How often a path seemed dead, with its session still there.
     pub late_paths: u64,
+    /// Signed receipts of others that were kept.
+    pub receipts: u64,
+    /// Receipts of others that were refused: not theirs, or of what they were not given.
+    pub bad_receipts: u64,
     /// What was asked for early, and what it cost.
     pub hedging: HedgeReport,
 }
@@ -223,6 +268,10 @@ pub struct Core {
     looked_at: Option<Instant>,
     seal: Option<Seal>,
     relayed_peers: relay::RelayedPeers,
+    receipts: receipts::Receipts,
+    petnames: keys::Petnames,
+    durable: Option<durable::Durable>,
+    checks: health::Checks,
     outputs: VecDeque<Output>,
     tick_at: Option<Instant>,
     stats: CoreStats,
@@ -262,14 +311,15 @@ impl Core {
         );
         let sealing = config.sealing.take();
         let seal = sealing.map(|sealing| Seal::new(sealing, &mut rng));
-        let pool = Pool::new(PoolConfig {
-            max_octets: config.pool_octets as u64,
-            max_octets_per_sender: (config.pool_octets / 2) as u64,
-            ..PoolConfig::new(config.id)
-        });
+        let pool = Pool::new(Core::pool_config(&config));
         let mut collector = Collector::new(CollectorConfig::new(config.id));
         let hedges = config.hedging.fraction > 0.0;
         collector.set_hedging(hedges.then_some(config.hedging));
+        let usual = ReputationConfig::default();
+        let reputation = Reputation::new(ReputationConfig {
+            check_every: config.health_checks.unwrap_or(usual.check_every),
+            ..usual
+        });
         let mut core = Core {
             rdt,
             pool,
@@ -293,11 +343,15 @@ impl Core {
             last_rebuilt: None,
             early: receive::Early::default(),
             open: open::OpenPeers::default(),
-            reputation: Reputation::new(ReputationConfig::default()),
+            reputation,
             explained: rating::Explained::default(),
             looked_at: None,
             seal,
             relayed_peers: relay::RelayedPeers::default(),
+            receipts: receipts::Receipts::default(),
+            petnames: keys::Petnames::default(),
+            durable: None,
+            checks: health::Checks::default(),
             outputs: VecDeque::new(),
             tick_at: None,
             stats: CoreStats::default(),
@@ -306,6 +360,14 @@ impl Core {
             core.publish_profile(at);
         }
         core
+    }
+
+    fn pool_config(config: &CoreConfig) -> PoolConfig {
+        PoolConfig {
+            max_octets: config.pool_octets as u64,
+            max_octets_per_sender: (config.pool_octets / 2) as u64,
+            ..PoolConfig::new(config.id)
+        }
     }
 
     /// The node's id.
@@ -367,14 +429,14 @@ impl Core {
     }
 
     /// Several datagrams arrived together, each with the ECN mark of its IP header: settles once for
-    /// all.
+    /// all. A sealed one is opened where it lies.
     pub fn handle_datagrams(
         &mut self,
         now: Instant,
-        datagrams: impl IntoIterator<Item = (SocketAddr, Option<EcnCodepoint>, Bytes)>,
+        datagrams: impl IntoIterator<Item = (SocketAddr, Option<EcnCodepoint>, BytesMut)>,
     ) {
         for (from, ecn, datagram) in datagrams {
-            self.rdt.handle_marked_datagram(now, from, ecn, datagram);
+            self.rdt.handle_owned_datagram(now, from, ecn, datagram);
         }
         self.settle(now);
     }
@@ -437,9 +499,14 @@ impl Core {
         {
             self.renew_profile(now);
         }
+        if self.receipts.poll_timeout().is_some_and(|t| t <= now) {
+            self.send_receipts(now, false);
+        }
         if self.limits.is_due(now) {
             self.pump_limited(now);
         }
+        self.look_after_shares(now);
+        self.reputation.handle_timeout(now);
         if self.tick_at.is_some_and(|t| t <= now) {
             self.tick_at = None;
             self.tick(now);
@@ -482,8 +549,11 @@ impl Core {
             self.pool.poll_timeout(),
             self.collector.poll_timeout(),
             self.tick_at,
+            self.receipts.poll_timeout(),
             self.limits.poll_timeout(),
             self.seal.as_ref().map(Seal::renew_at),
+            self.durable_timeout(),
+            self.reputation.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -501,7 +571,12 @@ impl Core {
 
     /// Ends all transfers and begins no more. Go on until [`is_quiet`](Self::is_quiet), so that
     /// peers hear what they need to know, but not for long; then [`hang_up`](Self::hang_up).
+    ///
+    /// A [durable](Self::is_durable) node ends nothing: the next run goes on.
     pub fn close(&mut self, now: Instant) {
+        if self.is_durable() {
+            return self.settle(now);
+        }
         let ids: Vec<MessageId> = self.outgoing.keys().copied().collect();
         for id in ids {
             self.fail_outgoing(now, id, TransferError::Closed, true);
@@ -510,6 +585,7 @@ impl Core {
         for handle in handles {
             self.fail_incoming(now, handle, TransferError::Closed);
         }
+        self.send_receipts(now, true);
         self.settle(now);
     }
 
@@ -541,6 +617,7 @@ impl Core {
 
     /// Lets the parts hear of each other until all is quiet.
     fn settle(&mut self, now: Instant) {
+        self.look_for_answers(now);
         loop {
             let mut quiet = true;
             while let Some(event) = self.rdt.poll_event() {
@@ -560,9 +637,7 @@ impl Core {
                 self.on_collector(now, event);
             }
             while let Some(event) = self.reputation.poll_event() {
-                if let ReputationEvent::Banned { peer, .. } = event {
-                    self.event(Event::Banned { peer });
-                }
+                self.on_reputation(now, event);
             }
             if quiet {
                 break;
@@ -579,10 +654,12 @@ impl Core {
                     .any(|(id, p)| p.has_work() || !self.is_member(*id));
             self.tick_at = busy.then(|| now + TICK);
         }
+        self.keep(now);
     }
 
     /// Looks at what has been under way for too long.
     fn tick(&mut self, now: Instant) {
+        self.tick_kept(now);
         self.tick_outgoing(now);
         self.tick_incoming(now);
         self.tick_open(now);
@@ -590,9 +667,17 @@ impl Core {
     }
 
     fn on_member(&mut self, now: Instant, event: MemberEvent) {
+        self.on_member_event(now, event);
+        self.keep_clusters();
+    }
+
+    fn on_member_event(&mut self, now: Instant, event: MemberEvent) {
         match event {
             MemberEvent::Registered { .. } => self.event(Event::Registered),
             MemberEvent::Reply { request, result } => {
+                if self.joined_again(now, request, &result) {
+                    return;
+                }
                 if let Ok(Reply::Profile { id, profile }) = &result {
                     self.on_profile(now, *id, profile);
                 }
@@ -612,6 +697,7 @@ impl Core {
                 };
                 self.event(Event::ClusterLost { cluster, reason });
             }
+            MemberEvent::KeyChanged { cluster, old, new } => self.key_changed(cluster, old, new),
             MemberEvent::RelayRefused { to, index, .. } => self.relay_refused(now, to, index),
             MemberEvent::State { cluster, state } => {
                 self.event(Event::ClusterState { cluster, state });
@@ -635,9 +721,10 @@ impl Core {
         if self.ended_set.insert((from, transfer), whole).is_none() {
             self.ended.push_back((from, transfer));
         }
-        while self.ended.len() > MAX_ENDED {
+        while self.ended.len() > self.max_ended() {
             if let Some(old) = self.ended.pop_front() {
                 self.ended_set.remove(&old);
+                self.end_forgotten(old);
             }
         }
     }
@@ -656,7 +743,9 @@ impl Core {
 
     /// Where the driver put a received file.
     pub fn sink_finished(&mut self, now: Instant, handle: u64, path: PathBuf) {
-        self.finish_incoming(now, handle, path);
+        if !self.keep_named(now, handle, &path) {
+            self.finish_incoming(now, handle, path);
+        }
         self.settle(now);
     }
 }

@@ -261,6 +261,7 @@ impl Core {
         let op = SinkOp::Open {
             name: add.filename.clone(),
             size: Some(size),
+            part: None,
         };
         self.outputs.push_back(Output::Sink { handle, op });
         if !content.is_empty() {

@@ -86,6 +86,10 @@ pub(crate) struct Spread {
     pub(crate) attempts: u32,
     /// What was signed about it, in profile 1.1.
     pub(crate) details: Bytes,
+    /// What receipts about it are held against, in profile 1.1.
+    pub(crate) digests: Option<super::seal::Digests>,
+    /// No segment follows.
+    pub(crate) last: bool,
     /// Counts up whenever placement or active shares change.
     pub(crate) version: u32,
 }
@@ -290,9 +294,11 @@ impl Outgoing {
             offset: self.offset,
             last,
         };
+        let mut digests = None;
         let (id, details, shares) = match (&mut self.seal, identity) {
             (Some(seal), Some(identity)) => {
                 let sealed = seal.segment(identity, self.threshold, position, &plain, rng)?;
+                digests = Some(sealed.digests);
                 (sealed.id, sealed.details, sealed.shares)
             }
             _ => {
@@ -334,6 +340,8 @@ impl Outgoing {
             retry_at: now + retry_after,
             attempts: 0,
             details,
+            digests,
+            last,
             version: 1,
         };
         self.next = self.next.wrapping_add(1);

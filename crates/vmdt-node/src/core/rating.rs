@@ -267,7 +267,7 @@ impl Core {
             })
             .collect();
         members.sort_by_key(|candidate| candidate.id);
-        let direct = !self.path_is_down(out.to);
+        let direct = !self.path_is_down(out.to) && !self.is_away(out);
         Carriers {
             direct: direct.then(|| self.quality(now, out.to, Carrier::Direct, usual)),
             members,

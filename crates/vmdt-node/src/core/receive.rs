@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vmdt_pool::{
-    Announced, Announcement, CollectorEvent, Placement as Placed, PoolEvent, ShareOutcome,
+    Announced, Announcement, CollectorEvent, Placement as Placed, PoolEvent, ShareOutcome, Stored,
 };
 use vmdt_ssms::Share;
 use vmdt_ssms::v2::Position;
@@ -218,6 +218,8 @@ impl Core {
                 if let Some((id, index)) = message.to_message_id().zip(index) {
                     if self.spreads.get(&id).is_some_and(|s| s.to == from) {
                         self.own_share_wanted(now, id, index);
+                    } else if self.pool.announcement(id).is_none() {
+                        self.holder_lacks(now, from, id, index);
                     } else {
                         self.hand_on(now, id, from, index, true);
                     }
@@ -250,7 +252,20 @@ impl Core {
                     }
                 }
             }
+            Message::SharePoolStored {
+                message,
+                holder,
+                index,
+            } if holder == from => {
+                let index = u8::try_from(index).ok().and_then(NonZeroU8::new);
+                if let Some((id, index)) = message.to_message_id().zip(index)
+                    && !self.is_unknown_to_us(now, from, id)
+                {
+                    self.on_stored(from, id, index);
+                }
+            }
             Message::Profile { id, profile } => self.on_profile(now, id, &profile),
+            Message::Receipts { receipts } => self.on_receipts(from, &receipts),
             _ => self.stats.bad_lines += 1,
         }
     }
@@ -348,6 +363,13 @@ impl Core {
             self.send_line(now, ann.sender, line);
             return;
         }
+        if self.is_durable() && self.ended_set.get(&(ann.sender, transfer)) == Some(&true) {
+            self.acknowledge(now, ann.sender, message);
+            if forwarded {
+                self.tell_have(now, from, message);
+            }
+            return;
+        }
         if !self.collector.is_ended(message)
             && let Some((seal, details)) = self.seal.as_mut().zip(details)
             && let Err(error) = seal.expect(&ann, transfer, details)
@@ -417,12 +439,14 @@ impl Core {
             .get(&(ann.sender, transfer))
             .and_then(|h| self.incoming.get(h))
             .is_some_and(|i| i.holds(ann.message));
-        if !waits {
+        if !waits && !self.waits_again(ann.sender, transfer, ann.message) {
             self.acknowledge(now, ann.sender, ann.message);
+            self.receipts.again(now, ann.sender, ann.message);
         }
     }
 
-    fn acknowledge(&mut self, now: Instant, sender: NodeId, message: MessageId) {
+    pub(super) fn acknowledge(&mut self, now: Instant, sender: NodeId, message: MessageId) {
+        self.note_confirmed(now, sender, message);
         let receiver = self.config.id;
         let line = Message::SharePoolAck {
             message: MessageName::from(message),
@@ -481,17 +505,33 @@ impl Core {
         index: NonZeroU8,
         octets: Bytes,
     ) {
-        let digest = match &self.seal {
-            Some(_) => super::seal::share_digest(&octets),
-            None => digest_of(&[&octets]),
+        let (whole, digest) = match &self.seal {
+            Some(_) => {
+                let (whole, digest) = super::seal::share_digest(&octets);
+                (Some(whole), digest)
+            }
+            None => (None, digest_of(&[&octets])),
         };
-        if let Err(error) = self.pool.store(now, from, message, index, octets, digest) {
-            self.tell_no_room(now, from, message, &error.to_string());
+        match self.pool.store(now, from, message, index, octets, digest) {
+            Ok(outcome) => {
+                if outcome == Stored::Duplicate {
+                    // its confirmation was lost
+                    self.confirm_stored(now, message, index, from);
+                }
+                self.note_taken(now, (message, index), outcome, whole);
+            }
+            Err(error) => self.tell_no_room(now, from, message, &error.to_string()),
         }
     }
 
     /// Tells a sender that this node does not hold what it was given.
-    fn tell_no_room(&mut self, now: Instant, sender: NodeId, message: MessageId, why: &str) {
+    pub(super) fn tell_no_room(
+        &mut self,
+        now: Instant,
+        sender: NodeId,
+        message: MessageId,
+        why: &str,
+    ) {
         self.stats.refused_shares += 1;
         tracing::debug!(why, "a share is not held");
         let line = Message::Error {
@@ -546,19 +586,22 @@ impl Core {
     }
 
     pub(super) fn on_pool(&mut self, now: Instant, event: PoolEvent) {
-        if let PoolEvent::Offer {
-            message,
-            index,
-            receiver,
-        } = event
-        {
-            self.hand_on(now, message, receiver, index, false);
+        if let PoolEvent::Stored { message, index, .. } = event {
+            self.receipts.stored(now, message, index);
+        }
+        match event {
+            PoolEvent::Offer {
+                message,
+                index,
+                receiver,
+            } => self.offered(now, message, index, receiver),
+            other => self.on_kept(now, other),
         }
     }
 
     /// Hands a share that is held here on to its receiver. The sender tells the receiver where
     /// shares are; in case it can't, so does the holder of the first of them, and who is asked.
-    fn hand_on(
+    pub(super) fn hand_on(
         &mut self,
         now: Instant,
         message: MessageId,
@@ -627,6 +670,11 @@ impl Core {
                 index,
                 holder,
             } => {
+                self.event(Event::ShareLate {
+                    message,
+                    index: index.get(),
+                    holder,
+                });
                 let line = Message::SharePoolClaim {
                     message: MessageName::from(message),
                     claimer: self.config.id,
@@ -681,8 +729,12 @@ impl Core {
     fn rebuild(&mut self, now: Instant, message: MessageId, shares: Vec<(NonZeroU8, Bytes)>) {
         if let Some(opened) = self.seal.as_mut().and_then(|seal| seal.open(message)) {
             return match opened {
-                Ok((position, plain)) => {
-                    self.rebuilt(now, message, Some(position), plain.into());
+                Ok(opened) => {
+                    if opened.position.last {
+                        self.receipts.opened(message, opened.manifest_digest);
+                    }
+                    let position = Some(opened.position);
+                    self.rebuilt(now, message, position, opened.plain.into());
                 }
                 // every share was genuine: it is the sender's doing
                 Err(error) => {
@@ -741,6 +793,7 @@ impl Core {
         position: Option<Position>,
         plain: Bytes,
     ) {
+        self.note_holders(message);
         self.collector.delivered(now, message);
         let Some(expected) = self.labels.remove(&message) else {
             return;
@@ -835,10 +888,13 @@ impl Core {
         for (carrier, octets) in expected.origins.values() {
             incoming.carried(*carrier, *octets);
         }
+        let number = envelope.number;
         match incoming.segment(now, message, envelope, payload) {
             Ok(Taken::Kept) => {
                 self.drain_incoming(now, handle);
-                let waiting = match self.incoming.get_mut(&handle) {
+                // in memory it is not safe enough for those who rely on a restart
+                let durable = self.is_durable();
+                let waiting = match self.incoming.get_mut(&handle).filter(|_| !durable) {
                     Some(incoming) => incoming.acknowledge_waiting(),
                     None => Vec::new(),
                 };
@@ -846,7 +902,11 @@ impl Core {
                     self.acknowledge(now, from, message);
                 }
             }
-            Ok(Taken::Again) => self.acknowledge(now, from, message),
+            Ok(Taken::Again) => {
+                if !self.keep_again(handle, number, message) {
+                    self.acknowledge(now, from, message);
+                }
+            }
             Err(error) => self.fail_incoming(now, handle, error),
         }
     }
@@ -874,10 +934,12 @@ impl Core {
         self.incoming.insert(handle, incoming);
         self.incoming_by_id
             .insert((from, envelope.transfer), handle);
+        let part = self.keep_arrival(now, handle, from, envelope);
         if envelope.kind == Kind::File {
             let op = SinkOp::Open {
                 name: envelope.name.clone(),
                 size: envelope.total,
+                part,
             };
             self.outputs.push_back(Output::Sink { handle, op });
             self.event(Event::FileStarted {
@@ -891,7 +953,8 @@ impl Core {
     }
 
     /// Hands on what is in order.
-    fn drain_incoming(&mut self, now: Instant, handle: u64) {
+    pub(super) fn drain_incoming(&mut self, now: Instant, handle: u64) {
+        let durable = self.is_durable();
         loop {
             let Some(incoming) = self.incoming.get_mut(&handle) else {
                 return;
@@ -903,13 +966,14 @@ impl Core {
             };
             match incoming.kind {
                 Kind::File => {
-                    if !piece.payload.is_empty() {
+                    if !piece.payload.is_empty() || durable {
                         let op = SinkOp::Write(piece.payload);
                         self.outputs.push_back(Output::Sink { handle, op });
                     } else if !piece.last {
                         self.written(now, handle);
                     }
-                    if piece.last {
+                    // a durable node names it when all of it is synced
+                    if piece.last && !durable {
                         self.outputs.push_back(Output::Sink {
                             handle,
                             op: SinkOp::Finish,
@@ -929,8 +993,10 @@ impl Core {
                         return self.fail_incoming(now, handle, error);
                     }
                     if last {
-                        self.deliver(handle);
-                    } else {
+                        if !self.keep_delivery(now, handle) {
+                            self.deliver(handle);
+                        }
+                    } else if !self.keep_piece(handle, &piece.payload) {
                         self.written(now, handle);
                     }
                 }
@@ -943,7 +1009,7 @@ impl Core {
         self.incoming.values().map(|i| i.content.len()).sum()
     }
 
-    fn deliver(&mut self, handle: u64) {
+    pub(super) fn deliver(&mut self, handle: u64) {
         let Some(incoming) = self.incoming.get_mut(&handle) else {
             return;
         };
@@ -958,12 +1024,14 @@ impl Core {
     }
 
     /// The first of the pieces that were handed on was taken.
-    fn written(&mut self, now: Instant, handle: u64) {
+    pub(super) fn written(&mut self, now: Instant, handle: u64) {
         let Some(incoming) = self.incoming.get_mut(&handle) else {
             return;
         };
         if incoming.finishing && incoming.untaken.len() <= 1 {
             // the last piece is confirmed when all is done with it
+            let (digest, last) = (incoming.digest(), incoming.untaken.front().map(|(_, o)| *o));
+            self.keep_whole(handle, digest, last.unwrap_or(0));
             return;
         }
         let Some((message, octets)) = incoming.untaken.pop_front() else {
@@ -972,7 +1040,9 @@ impl Core {
         incoming.taken += octets as u64;
         incoming.moved = now;
         let from = incoming.from;
-        if let Some(message) = message {
+        if !self.keep_written(handle, octets, message)
+            && let Some(message) = message
+        {
             self.acknowledge(now, from, message);
         }
     }
@@ -1000,7 +1070,7 @@ impl Core {
     /// The application has a message that [`Output::Deliver`] gave out.
     pub fn taken(&mut self, now: Instant, handle: u64) {
         if !self.open_taken(now, handle)
-            && let Some(incoming) = self.end_incoming(handle, true)
+            && let Some(incoming) = self.end_incoming(now, handle, true)
         {
             self.confirm_all(now, incoming);
         }
@@ -1008,7 +1078,7 @@ impl Core {
     }
 
     pub(super) fn finish_incoming(&mut self, now: Instant, handle: u64, path: PathBuf) {
-        let Some(incoming) = self.end_incoming(handle, true) else {
+        let Some(incoming) = self.end_incoming(now, handle, true) else {
             return;
         };
         self.event(Event::FileReceived {
@@ -1023,6 +1093,9 @@ impl Core {
     }
 
     fn confirm_all(&mut self, now: Instant, incoming: Incoming) {
+        if let Some((Some(last), _)) = incoming.untaken.back() {
+            self.receipts.delivered(now, incoming.from, *last);
+        }
         for message in incoming
             .untaken
             .into_iter()
@@ -1032,8 +1105,12 @@ impl Core {
         }
     }
 
-    fn end_incoming(&mut self, handle: u64, whole: bool) -> Option<Incoming> {
-        let incoming = self.incoming.remove(&handle)?;
+    fn end_incoming(&mut self, now: Instant, handle: u64, whole: bool) -> Option<Incoming> {
+        let again = self.arrival_ended(now, handle);
+        let mut incoming = self.incoming.remove(&handle)?;
+        incoming
+            .untaken
+            .extend(again.into_iter().map(|message| (Some(message), 0)));
         self.incoming_by_id.remove(&(incoming.from, incoming.id));
         if let Some(seal) = &mut self.seal {
             seal.forget_transfer(incoming.from, incoming.id);
@@ -1065,7 +1142,7 @@ impl Core {
     }
 
     pub(super) fn fail_incoming(&mut self, now: Instant, handle: u64, error: TransferError) {
-        let Some(incoming) = self.end_incoming(handle, false) else {
+        let Some(incoming) = self.end_incoming(now, handle, false) else {
             return;
         };
         if incoming.kind == Kind::File {
@@ -1113,6 +1190,7 @@ impl Core {
                 )
             })
             .filter(|(_, _, still, finishing)| *still >= timeout && !finishing)
+            .filter(|(handle, from, ..)| !self.may_wait_for(*handle, *from))
             .map(|(handle, from, still, _)| (handle, from, Duration::from_secs(still.as_secs())))
             .collect();
         for (handle, peer, after) in late {

@@ -37,9 +37,11 @@ fn short(digest: &[u8; 32]) -> [u8; 16] {
     out
 }
 
-/// The digest by which a share of a sealed message is announced; zeros for what is no share.
-pub(crate) fn share_digest(octets: &[u8]) -> [u8; 16] {
-    vmdt_ssms::v2::share_digest(octets).map_or([0; 16], |digest| short(&digest))
+/// The digest of a share of a sealed message, whole and as it is announced; zeros for what is no
+/// share.
+pub(crate) fn share_digest(octets: &[u8]) -> ([u8; 32], [u8; 16]) {
+    let digest = vmdt_ssms::v2::share_digest(octets).unwrap_or_default();
+    (digest, short(&digest))
 }
 
 /// The id of the message whose manifest has this digest, so that nobody can announce it under
@@ -70,8 +72,16 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 struct Opening {
     details: Bytes,
+    manifest_digest: [u8; 32],
     shares: Collector,
     secret: SegmentSecret,
+}
+
+/// A segment that was opened.
+pub(crate) struct Opened {
+    pub(crate) position: Position,
+    pub(crate) plain: Vec<u8>,
+    pub(crate) manifest_digest: [u8; 32],
 }
 
 /// What seals an outgoing transfer.
@@ -84,14 +94,30 @@ pub(crate) struct OutSeal {
     expires: u64,
 }
 
+/// The digests of a segment's manifest and, as in it, of its shares.
+#[derive(Debug)]
+pub(crate) struct Digests {
+    pub(crate) manifest: [u8; 32],
+    pub(crate) shares: Vec<(NonZeroU8, [u8; 32])>,
+}
+
 /// A sealed segment.
 pub(crate) struct SealedSegment {
     pub(crate) id: MessageId,
     pub(crate) details: Bytes,
+    pub(crate) digests: Digests,
     pub(crate) shares: Vec<(NonZeroU8, Bytes, Bytes, [u8; 16])>,
 }
 
 impl OutSeal {
+    /// With the time, in seconds since 1970, at which its shares expire.
+    pub(crate) fn expiring(self, at: Option<u64>) -> OutSeal {
+        OutSeal {
+            expires: at.unwrap_or(self.expires).min(self.expires),
+            ..self
+        }
+    }
+
     /// Seals one segment.
     pub(crate) fn segment(
         &mut self,
@@ -125,18 +151,25 @@ impl OutSeal {
             None,
         )
         .map_err(|e| local(&e))?;
+        let mut digests = Digests {
+            manifest: details.manifest_digest(),
+            shares: Vec::with_capacity(shares.len()),
+        };
         let shares = shares
             .into_iter()
             .filter_map(|share| {
                 let index = share.index();
-                let digest = short(manifest.share_digest(index)?);
+                let whole = manifest.share_digest(index)?;
+                digests.shares.push((index, *whole));
+                let digest = short(whole);
                 let head = Bytes::copy_from_slice(share.head());
                 Some((index, head, share.body().clone(), digest))
             })
             .collect();
         Ok(SealedSegment {
-            id: message_of(&details.manifest_digest()),
+            id: message_of(&digests.manifest),
             details: details.octets().clone(),
+            digests,
             shares,
         })
     }
@@ -405,6 +438,7 @@ impl Seal {
         let manifest = details.manifest();
         let opening = Opening {
             details: ann.details.clone(),
+            manifest_digest: details.manifest_digest(),
             secret: secret.segment(manifest.position().number),
             shares: Collector::new(manifest.clone()),
         };
@@ -430,11 +464,15 @@ impl Seal {
     pub(crate) fn open(
         &mut self,
         message: MessageId,
-    ) -> Option<Result<(Position, Vec<u8>), vmdt_ssms::v2::OpenError>> {
+    ) -> Option<Result<Opened, vmdt_ssms::v2::OpenError>> {
         let opening = self.openings.remove(&message)?;
         let position = opening.shares.manifest().position();
         let opened = opening.shares.open_bound(opening.secret.as_octets());
-        Some(opened.map(|plain| (position, plain)))
+        Some(opened.map(|plain| Opened {
+            position,
+            plain,
+            manifest_digest: opening.manifest_digest,
+        }))
     }
 
     /// Forgets a message that will not be opened.

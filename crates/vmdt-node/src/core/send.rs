@@ -1,7 +1,7 @@
 //! Sending: asking the source for content, spreading its segments, moving shares when a carrier
 //! is lost, and hearing that they arrived.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
@@ -141,9 +141,14 @@ impl Core {
         if !open {
             // fail at once, not after the first octets were read
             let carriers = self.carriers_for(now, &outgoing);
-            placement::spread(self.policy_of(&outgoing), &carriers)?;
+            let placed = placement::spread(self.policy_of(&outgoing), &carriers);
+            // what is kept may wait for its receiver
+            if !self.is_away(&outgoing) {
+                placed?;
+            }
         }
         self.outgoing.insert(id, outgoing);
+        self.keep_outgoing(now, id);
         self.pump_source(now, id);
         self.settle(now);
         Ok(id)
@@ -216,7 +221,7 @@ impl Core {
         let (k, n) = (out.threshold.k(), out.threshold.n());
         let policy = self.policy_of(out);
         let carriers = self.carriers_for(now, out);
-        if !small {
+        if !small && !self.is_away(out) {
             let mut paths = self.paths_for(to, &carriers);
             if let Some(placed) = placement::stripe(policy, &carriers, &mut paths, octets as u64) {
                 return Ok(Some((placed, 0)));
@@ -241,8 +246,11 @@ impl Core {
     }
 
     /// Asks for more content where the window has room.
-    fn pump_source(&mut self, _now: Instant, id: MessageId) {
-        let max = self.config.segment;
+    pub(super) fn pump_source(&mut self, _now: Instant, id: MessageId) {
+        let max = self.segment_of(id);
+        if !self.may_read(id) {
+            return;
+        }
         let Some(out) = self.outgoing.get_mut(&id) else {
             return;
         };
@@ -271,6 +279,12 @@ impl Core {
         if out.unplaced.is_none() || out.open {
             return;
         }
+        if self.pass_over(now, id) || !self.outgoing.contains_key(&id) {
+            return;
+        }
+        let Some(out) = self.outgoing.get(&id) else {
+            return;
+        };
         let retry_after = self.config.retry_after;
         let to = out.to;
         if out.sealed && out.seal.is_none() {
@@ -279,6 +293,8 @@ impl Core {
                 .as_ref()
                 .and_then(|seal| seal.begin(now, to, id, &mut self.rng));
             let known = seal.is_some();
+            let expires = self.expires_at(id);
+            let seal = seal.map(|seal| seal.expiring(expires));
             if let Some(out) = self.outgoing.get_mut(&id) {
                 out.seal = seal;
                 if !known {
@@ -313,8 +329,9 @@ impl Core {
         };
         let identity = self.seal.as_ref().map(super::seal::Seal::identity);
         match out.spread(now, retry_after, placement, more, identity, &mut self.rng) {
-            Ok(Some(spread)) => {
+            Ok(Some(mut spread)) => {
                 out.last_problem = None;
+                self.receipts.sent(&mut spread);
                 let beyond = spread.active.len().saturating_sub(usize::from(spread.k));
                 self.stats.redundant_shares += beyond as u64;
                 for (index, carrier) in spread.placement.iter() {
@@ -337,6 +354,7 @@ impl Core {
 
     /// Tells the receiver about a message.
     fn announce(&mut self, now: Instant, message: MessageId) {
+        self.keep_spread(message);
         let Some(spread) = self.spreads.get(&message) else {
             return;
         };
@@ -405,6 +423,7 @@ impl Core {
                         continue;
                     }
                     untold.insert(holder);
+                    self.receipts.given(message, index, holder);
                     self.send_share(now, holder, parcel)
                 }
             };
@@ -432,18 +451,32 @@ impl Core {
             .filter(|s| s.to == lost || s.placement.iter().any(|(_, c)| c == Carrier::Member(lost)))
             .map(|s| s.id)
             .collect();
+        let mut outcome: BTreeMap<MessageId, (usize, usize)> = BTreeMap::new();
         for message in affected {
-            self.move_shares(now, message);
+            let transfer = self.spreads.get(&message).map(|spread| spread.transfer);
+            let (moved, left) = self.move_shares(now, message);
+            if let Some(transfer) = transfer {
+                let sum = outcome.entry(transfer).or_default();
+                *sum = (sum.0 + moved, sum.1 + left);
+            }
+        }
+        for (id, (moved, left)) in outcome {
+            if moved > 0 {
+                self.event(Event::Repaired { id, shares: moved });
+            }
+            if left > 0 {
+                self.event(Event::Degraded { id, shares: left });
+            }
         }
     }
 
     /// Moves the shares of a message whose carriers are gone, as far as the rule allows.
-    fn move_shares(&mut self, now: Instant, message: MessageId) {
+    fn move_shares(&mut self, now: Instant, message: MessageId) -> (usize, usize) {
         let Some(spread) = self.spreads.get(&message) else {
-            return;
+            return (0, 0);
         };
         let Some(out) = self.outgoing.get(&spread.transfer) else {
-            return;
+            return (0, 0);
         };
         let mut carriers = self.carriers_for(now, out);
         // what seems dead is left if there is another way, and not turned to
@@ -456,11 +489,14 @@ impl Core {
             .iter()
             .filter(|(_, carrier)| match carrier {
                 Carrier::Direct => carriers.direct.is_none(),
-                Carrier::Member(id) => !carriers.members.iter().any(|c| c.id == *id),
+                Carrier::Member(id) => {
+                    !carriers.members.iter().any(|c| c.id == *id) && !self.in_grace(message, *id)
+                }
                 Carrier::Server => !carriers.server,
             })
             .map(|(index, _)| index)
             .collect();
+        let lost = gone.len();
         let mut moved = Vec::new();
         if let Some(spread) = self.spreads.get_mut(&message) {
             // shares that had no place at first may have one now
@@ -483,8 +519,9 @@ impl Core {
                 }
             }
         }
+        let count = (moved.len(), lost.saturating_sub(moved.len()));
         if moved.is_empty() {
-            return;
+            return count;
         }
         if let Some(out) = self
             .spreads
@@ -497,6 +534,7 @@ impl Core {
         }
         self.hand_out(now, message);
         self.announce(now, message);
+        count
     }
 
     /// A holder would not take a share.
@@ -625,12 +663,16 @@ impl Core {
     /// The receiver has a message.
     pub(super) fn acknowledged(&mut self, now: Instant, from: NodeId, message: MessageId) {
         if self.spreads.get(&message).is_none_or(|s| s.to != from) {
+            if !self.left_acknowledged(now, from, message) {
+                self.receiver_has(now, message, from);
+            }
             return;
         }
         let Some(spread) = self.drop_spread(now, message) else {
             return;
         };
         let limit = self.config.window;
+        self.kept_acknowledged(spread.transfer, spread.number, spread.octets);
         let Some(out) = self.outgoing.get_mut(&spread.transfer) else {
             return;
         };
@@ -655,6 +697,7 @@ impl Core {
         if self.outgoing.get(&id).is_some_and(Outgoing::is_done)
             && let Some(out) = self.outgoing.remove(&id)
         {
+            self.forget_outgoing(now, id, out.to, None);
             let result = Ok(out.receipt(now));
             self.outputs.push_back(Output::Done {
                 transfer: id,
@@ -666,6 +709,7 @@ impl Core {
     /// Forgets a message: nothing more of it is sent, its holders drop it.
     fn drop_spread(&mut self, now: Instant, message: MessageId) -> Option<super::Spread> {
         let spread = self.spreads.remove(&message)?;
+        self.forget_spread(message);
         self.relayed = self.relayed.saturating_sub(spread.relayed);
         for (index, carrier) in spread.placement.iter() {
             match carrier {
@@ -707,6 +751,7 @@ impl Core {
             let _ = self.drop_spread(now, *message);
         }
         self.forget_open(id);
+        self.forget_outgoing(now, id, out.to, Some(&error));
         if tell && !out.open && out.next > 0 {
             let about = MessageName::from(id);
             let line = match &error {
@@ -758,7 +803,14 @@ impl Core {
                 out.moved = now;
             }
             let still = now.saturating_duration_since(out.moved);
-            if still >= self.config.stall_timeout {
+            let may_wait = self.outgoing.get(&id).is_some_and(|out| self.may_wait(out));
+            if still >= self.config.stall_timeout && !may_wait {
+                if self.take_back(now, id) {
+                    continue;
+                }
+                let Some(out) = self.outgoing.get(&id) else {
+                    continue;
+                };
                 let error = match out.last_problem {
                     Some(Problem::Placement(problem)) => TransferError::Placement(problem),
                     Some(Problem::NoProfile) => TransferError::Profile {
@@ -771,7 +823,10 @@ impl Core {
                 self.fail_outgoing(now, id, error, true);
                 continue;
             }
-            if still >= self.config.retry_after {
+            if still >= self.config.retry_after
+                && let Some(out) = self.outgoing.get(&id)
+                && !self.is_away(out)
+            {
                 let late: Vec<MessageId> = out
                     .in_flight
                     .iter()
@@ -822,7 +877,7 @@ impl Core {
             };
             self.send_line(now, holder, line);
         }
-        self.move_shares(now, message);
+        let _ = self.move_shares(now, message);
         self.hand_out(now, message);
     }
 

@@ -19,17 +19,21 @@ use vmdt_control::{
     ConnId, MemberOutput, Registry, RegistryConfig, RegistryOutput, Reply, Request, RequestId,
 };
 use vmdt_node::core::{
-    ClusterPlan, Core, CoreConfig, Event, Kind, Output, Receipt, Sealing, SinkOp, TransferError,
+    ClusterPlan, Content, ContentHash, Core, CoreConfig, Event, Kind, Output, Receipt, Sealing,
+    SinkOp, TransferError,
 };
 use vmdt_node::{ClusterId, MessageId, NodeId, SendOptions};
+use vmdt_pool::{Anchor, MemoryStore, Persist, Store};
+use vmdt_rdt::{Endpoint, SessionState};
 use vmdt_seal::identity::SecretIdentity;
 use vmdt_seal::invite::{InviteTerms, Rights};
+use vmdt_seal::session::Local;
 use vmdt_seal::ticket::ServerAddress;
 use vmdt_testkit::{
     Clock, HostId, LinkConfig, Network, NetworkEvent, SimRng, StreamEnd, StreamEvent,
     StreamEventKind,
 };
-use vmdt_wire::{ClusterOptions, Packet, PacketType};
+use vmdt_wire::{ClusterOptions, FlowId, Line, LineFramer, Message, Packet, PacketType};
 
 pub const PORT: u16 = 4000;
 pub const SERVER_PORT: u16 = 8080;
@@ -75,7 +79,37 @@ pub struct Host {
     pub received: Vec<Received>,
     pub done: BTreeMap<MessageId, Result<Receipt, TransferError>>,
     pub events: Vec<Event>,
+    pub puppet: Option<Puppet>,
+    /// Lines that were to go to peers of profile 1.0.
+    pub open_lines: u64,
     port: u16,
+    /// What outlives the process, of a durable node.
+    pub disk: Option<Disk>,
+}
+
+/// What `kill -9` leaves.
+#[derive(Default)]
+pub struct Disk {
+    pub store: MemoryStore,
+    /// The batch that is being written, and when it will be.
+    writing: Option<(Instant, Persist)>,
+    /// Files that are sent, by their references.
+    files: BTreeMap<Bytes, Bytes>,
+    /// Files that are not whole.
+    pub parts: BTreeMap<String, Vec<u8>>,
+    /// The part that a sink writes to.
+    open: BTreeMap<u64, String>,
+}
+
+/// How long a batch takes to be written.
+const WRITE: Duration = Duration::from_millis(3);
+
+/// Whose transfer a part is.
+fn owner_of(part: &str) -> (NodeId, MessageId) {
+    let part = part.strip_suffix(".part").unwrap();
+    let (rest, id) = part.split_at(part.len() - 16);
+    let from = &rest[rest.len() - 17..rest.len() - 1];
+    (from.parse().unwrap(), id.parse().unwrap())
 }
 
 struct ServerHost {
@@ -93,12 +127,15 @@ pub type Carriage = BTreeMap<(NodeId, NodeId, MessageId), BTreeSet<u16>>;
 pub struct World {
     /// What a reader of every datagram saw.
     pub carriage: Carriage,
+    /// Every datagram that was sent, from where and where to, where somebody records them.
+    pub recorded: Option<Vec<(SocketAddr, SocketAddr, Bytes)>>,
     pub clock: Clock,
     pub network: Network,
     pub hosts: Vec<Host>,
     server: ServerHost,
     rng: SimRng,
     steps: u64,
+    started: Instant,
 }
 
 impl Host {
@@ -122,8 +159,30 @@ impl World {
         link: LinkConfig,
         tune: impl Fn(&mut CoreConfig),
     ) -> World {
+        World::build((sealed, |_| false), seed, count, link, tune)
+    }
+
+    /// Of profile 1.1, with nodes that keep what they have on disk; `durable` says which.
+    pub fn durable(
+        seed: u64,
+        count: usize,
+        link: LinkConfig,
+        durable: impl Fn(usize) -> bool,
+        tune: impl Fn(&mut CoreConfig),
+    ) -> World {
+        World::build((true, durable), seed, count, link, tune)
+    }
+
+    fn build(
+        (sealed, durable): (bool, impl Fn(usize) -> bool),
+        seed: u64,
+        count: usize,
+        link: LinkConfig,
+        tune: impl Fn(&mut CoreConfig),
+    ) -> World {
         let rng = SimRng::from_seed(seed);
         let clock = Clock::new();
+        let clock_start = clock.now();
         let mut network = Network::new(clock.now(), &rng.fork("network"));
         network.set_default_link(link);
         network.set_stream_config(
@@ -160,11 +219,14 @@ impl World {
             let id = config.id();
             tune(&mut config);
             let seed = rng.fork_indexed("core", i as u64).seed32();
+            let disk = durable(i).then(Disk::default);
+            let core = boot(&config, seed, disk.as_ref(), clock.now(), clock.now());
             hosts.push(Host {
                 id,
                 host,
                 address: SocketAddr::new(ip, PORT),
-                core: Core::new(config.clone(), seed),
+                core,
+                disk,
                 config,
                 lives: 0,
                 alive: true,
@@ -176,17 +238,21 @@ impl World {
                 received: Vec::new(),
                 done: BTreeMap::new(),
                 events: Vec::new(),
+                puppet: None,
+                open_lines: 0,
                 port: 40_000,
             });
         }
         let mut world = World {
             carriage: Carriage::new(),
+            recorded: None,
             clock,
             network,
             hosts,
             server,
             rng,
             steps: 0,
+            started: clock_start,
         };
         for i in 0..count {
             let now = world.now();
@@ -228,9 +294,28 @@ impl World {
         };
         let now = self.now();
         let total = Some(content.len() as u64);
-        let id = self.hosts[i]
-            .core
-            .send(now, to, kind, name.unwrap_or(""), total)?;
+        let Host { core, disk, .. } = &mut self.hosts[i];
+        let name = name.unwrap_or("");
+        let id = match disk {
+            None => core.send(now, to, kind, name, total)?,
+            Some(_) if kind == Kind::Octets => {
+                let kept = Content::Octets(content.clone());
+                core.send_kept(now, to, kind, name, total, kept, SendOptions::new())?
+            }
+            Some(disk) => {
+                let reference = Bytes::from(disk.files.len().to_string());
+                disk.files.insert(reference.clone(), content.clone());
+                core.send_kept(
+                    now,
+                    to,
+                    kind,
+                    name,
+                    total,
+                    Content::Reference(reference),
+                    SendOptions::new(),
+                )?
+            }
+        };
         self.hosts[i].sources.insert(id, (content, 0));
         self.drain(i);
         Ok(id)
@@ -255,7 +340,7 @@ impl World {
     /// A cluster of all nodes; returns when it is ready for all of them.
     pub fn cluster(&mut self, n: u16, k: u16, open_peers: bool) -> ClusterId {
         if self.id(0).is_sealed() {
-            return self.sealed_cluster(n, k);
+            return self.cluster_of(self.hosts.len(), n, k);
         }
         let max_members = Some(u16::try_from(self.hosts.len()).unwrap().max(n + 1));
         let options = Some(ClusterOptions {
@@ -276,14 +361,26 @@ impl World {
             let reply = self.reply(i, request);
             assert!(matches!(reply, Ok(Reply::Joined { .. })), "{reply:?}");
         }
-        self.until_ready(cluster);
+        self.until_ready(cluster, self.hosts.len());
         cluster
     }
 
-    fn until_ready(&mut self, cluster: ClusterId) {
-        let everyone = self.hosts.len();
+    /// A cluster of profile 1.1 of the first `members` nodes.
+    pub fn cluster_of(&mut self, members: usize, n: u16, k: u16) -> ClusterId {
+        let cluster = self.sealed_cluster(members, n, k);
+        self.until_ready(cluster, members);
+        cluster
+    }
+
+    /// The key of a node of profile 1.1.
+    pub fn identity(&self, i: usize) -> SecretIdentity {
+        let seed = self.rng.fork_indexed("identity", i as u64).seed32();
+        SecretIdentity::from_seed(&seed)
+    }
+
+    fn until_ready(&mut self, cluster: ClusterId, everyone: usize) {
         self.run_until(Duration::from_secs(60), |w| {
-            w.hosts.iter().all(|h| {
+            w.hosts.iter().take(everyone).all(|h| {
                 h.core
                     .member()
                     .cluster(cluster)
@@ -294,7 +391,7 @@ impl World {
     }
 
     /// The same of profile 1.1.
-    fn sealed_cluster(&mut self, n: u16, k: u16) -> ClusterId {
+    fn sealed_cluster(&mut self, members: usize, n: u16, k: u16) -> ClusterId {
         let plan = ClusterPlan {
             k: k as u8,
             n: n as u8,
@@ -316,12 +413,11 @@ impl World {
         let ticket = self.with(0, |core, _| {
             core.invite(cluster, &terms, servers, server).unwrap()
         });
-        for i in 1..self.hosts.len() {
+        for i in 1..members {
             let request = self.with(i, |core, now| core.join_sealed(now, &ticket).unwrap());
             let reply = self.reply(i, request);
             assert!(matches!(reply, Ok(Reply::Joined { .. })), "{reply:?}");
         }
-        self.until_ready(cluster);
         cluster
     }
 
@@ -365,8 +461,15 @@ impl World {
             .hosts
             .iter()
             .filter(|h| h.alive)
-            .filter_map(|h| h.core.poll_timeout())
+            .flat_map(|h| {
+                let puppet = h.puppet.as_ref().and_then(|p| p.endpoint.poll_timeout());
+                h.core.poll_timeout().into_iter().chain(puppet)
+            })
             .chain(self.network.next_at())
+            .chain(self.hosts.iter().filter_map(|h| {
+                let disk = h.disk.as_ref().filter(|_| h.alive)?;
+                disk.writing.as_ref().map(|(at, _)| *at)
+            }))
             .chain(self.server.registry.poll_timeout())
             .min();
         match next {
@@ -390,6 +493,21 @@ impl World {
         }
         for i in 0..self.hosts.len() {
             let host = &mut self.hosts[i];
+            if let Some(puppet) = &mut host.puppet
+                && puppet.endpoint.poll_timeout().is_some_and(|t| t <= now)
+            {
+                puppet.endpoint.handle_timeout(now);
+                self.drain(i);
+            }
+            let host = &mut self.hosts[i];
+            if let Some(disk) = host.disk.as_mut().filter(|_| host.alive)
+                && let Some((_, batch)) = disk.writing.take_if(|(at, _)| *at <= now)
+            {
+                let result = disk.store.commit(&batch.changes);
+                host.core.persisted(now, batch.op, result);
+                self.drain(i);
+            }
+            let host = &mut self.hosts[i];
             if host.alive && host.core.poll_timeout().is_some_and(|t| t <= now) {
                 host.core.handle_timeout(now);
                 self.drain(i);
@@ -402,7 +520,11 @@ impl World {
                         && self.hosts[i].alive
                         && d.to.port() == PORT
                     {
-                        self.hosts[i].core.handle_datagram(now, d.from, d.bytes);
+                        let host = &mut self.hosts[i];
+                        match &mut host.puppet {
+                            Some(puppet) => puppet.endpoint.handle_datagram(now, d.from, d.bytes),
+                            None => host.core.handle_datagram(now, d.from, d.bytes),
+                        }
                         self.drain(i);
                     }
                 }
@@ -564,8 +686,28 @@ impl World {
                     Output::Reply { request, result } => {
                         host.replies.insert(request, result);
                     }
+                    Output::Persist(batch) => {
+                        let disk = host.disk.as_mut().expect("a durable node");
+                        assert!(disk.writing.is_none(), "one batch is out at a time");
+                        disk.writing = Some((now + WRITE, batch));
+                    }
+                    Output::Resumed {
+                        transfer, content, ..
+                    } => {
+                        let disk = host.disk.as_ref().expect("a durable node");
+                        let content = match content {
+                            Content::Octets(octets) => octets,
+                            Content::Reference(reference) => disk.files[&reference].clone(),
+                        };
+                        host.sources.insert(transfer, (content, 0));
+                    }
+                    Output::Sink { handle, op } if host.disk.is_some() => {
+                        kept_sink(host, now, handle, op);
+                    }
                     Output::Event(event) => {
-                        if let Event::FileReceived { id, from, path, .. } = &event {
+                        if let Event::FileReceived { id, from, path, .. } = &event
+                            && host.disk.is_none()
+                        {
                             let handle = path.to_str().unwrap().parse().unwrap();
                             let (name, content) = host.sinks.remove(&handle).unwrap();
                             host.received.push(Received::File {
@@ -612,6 +754,7 @@ impl World {
                         SinkOp::Abort => {
                             host.sinks.remove(&handle);
                         }
+                        SinkOp::Resume { .. } => unreachable!("nothing is kept"),
                     },
                     Output::Progress { .. } => {}
                     Output::Done { transfer, result } => {
@@ -620,10 +763,19 @@ impl World {
                         assert!(again.is_none(), "a transfer ends once");
                     }
                     Output::SendLine { op, .. } => {
+                        host.open_lines += 1;
                         host.core
                             .line_sent(now, op, Err("no such peers here".into()));
                     }
                     _ => {}
+                }
+            }
+            if let Some(puppet) = &mut host.puppet {
+                while host.core.poll_transmit(now, &mut buf).is_some() {}
+                puppet.collect(now);
+                while let Some(transmit) = puppet.endpoint.poll_transmit(now, &mut buf) {
+                    let bytes = Bytes::copy_from_slice(&buf);
+                    self.network.send(now, host.address, transmit.to, bytes);
                 }
             }
             while let Some(transmit) = host.core.poll_transmit(now, &mut buf) {
@@ -638,6 +790,9 @@ impl World {
                         .entry((header.source, header.dest, header.flow.message))
                         .or_default()
                         .insert(header.flow.index.get() % 1000);
+                }
+                if let Some(recorded) = &mut self.recorded {
+                    recorded.push((host.address, transmit.to, bytes.clone()));
                 }
                 self.network.send(now, host.address, transmit.to, bytes);
             }
@@ -657,6 +812,14 @@ impl World {
         host.dialing = None;
         host.sources.clear();
         host.sinks.clear();
+        let written = self.rng.fork_indexed("torn", self.steps).chance(0.5);
+        if let Some(disk) = &mut host.disk {
+            disk.open.clear();
+            // what was being written is there or not
+            if let Some((_, batch)) = disk.writing.take().filter(|_| written) {
+                let _ = disk.store.commit(&batch.changes);
+            }
+        }
     }
 
     /// A fresh process at the same address.
@@ -672,7 +835,7 @@ impl World {
         if let Some(prekeys) = host.core.prekeys() {
             host.config.set_prekeys(prekeys.clone());
         }
-        host.core = Core::new(host.config.clone(), seed);
+        host.core = boot(&host.config, seed, host.disk.as_ref(), self.started, now);
         host.alive = true;
         host.core.handle_timeout(now);
         self.drain(i);
@@ -707,6 +870,13 @@ impl World {
         self.server.conns.clear();
     }
 
+    /// A fresh server at the same address.
+    pub fn restart_server(&mut self) {
+        let now = self.now();
+        self.network.bring_up(now, self.server.host);
+        self.server.registry.handle_clock(now, UNIX_MS);
+    }
+
     /// Whether no link carried k shares of a message, and no member had k except `ends`, which
     /// are the senders and receivers.
     pub fn check_privacy(&self, k: usize, ends: &[usize]) -> Result<(), String> {
@@ -729,6 +899,83 @@ impl World {
     }
 }
 
+/// A process begins.
+fn boot(
+    config: &CoreConfig,
+    seed: [u8; 32],
+    disk: Option<&Disk>,
+    started: Instant,
+    now: Instant,
+) -> Core {
+    let Some(disk) = disk else {
+        return Core::new(config.clone(), seed);
+    };
+    let anchor = Anchor {
+        at: now,
+        unix: Duration::from_millis(UNIX_MS) + (now - started),
+    };
+    let (core, found) = Core::restore(config.clone(), seed, anchor, &disk.store).unwrap();
+    assert_eq!(found.damaged, 0, "everything on disk can be read");
+    core
+}
+
+/// Does what a durable node wants done with a file. A write is on disk at once.
+fn kept_sink(host: &mut Host, now: Instant, handle: u64, op: SinkOp) {
+    let disk = host.disk.as_mut().unwrap();
+    match op {
+        SinkOp::Open { name, part, .. } => {
+            let part = part.expect("a durable node names its parts");
+            host.sinks.insert(handle, (name, Vec::new()));
+            disk.parts.insert(part.clone(), Vec::new());
+            disk.open.insert(handle, part);
+        }
+        SinkOp::Resume {
+            name,
+            part,
+            length,
+            whole,
+        } => {
+            host.sinks.insert(handle, (name, Vec::new()));
+            disk.open.insert(handle, part.clone());
+            if !whole {
+                let kept = disk.parts.get_mut(&part).expect("the part is there");
+                assert!(kept.len() as u64 >= length, "what is recorded is there");
+                kept.truncate(usize::try_from(length).unwrap());
+                let mut hash = ContentHash::new();
+                hash.update(kept);
+                host.core.sink_resumed(now, handle, hash);
+            }
+        }
+        SinkOp::Write(octets) => {
+            let part = &disk.open[&handle];
+            disk.parts.get_mut(part).unwrap().extend_from_slice(&octets);
+            host.core.sink_written(now, handle);
+        }
+        SinkOp::Finish => {
+            let part = disk.open.remove(&handle).unwrap();
+            let (name, _) = host.sinks.remove(&handle).unwrap();
+            // an earlier run may have named it
+            if let Some(content) = disk.parts.remove(&part) {
+                let (from, id) = owner_of(&part);
+                host.received.push(Received::File {
+                    id,
+                    from,
+                    name,
+                    content: content.into(),
+                });
+            }
+            host.core
+                .sink_finished(now, handle, PathBuf::from(handle.to_string()));
+        }
+        SinkOp::Abort => {
+            host.sinks.remove(&handle);
+            if let Some(part) = disk.open.remove(&handle) {
+                disk.parts.remove(&part);
+            }
+        }
+    }
+}
+
 /// Writes what the stream takes.
 fn write_out(network: &mut Network, now: Instant, pipe: &mut Pipe) -> usize {
     let mut sent = 0;
@@ -745,4 +992,101 @@ fn write_out(network: &mut Network, now: Instant, pipe: &mut Pipe) -> usize {
         }
     }
     sent
+}
+
+/// A node in the hands of a test, with the key and in the place of a host: the host's own core
+/// keeps the connection to the server and is cut off from the other nodes.
+pub struct Puppet {
+    pub endpoint: Endpoint,
+    framers: BTreeMap<NodeId, LineFramer>,
+    partial: BTreeMap<(NodeId, FlowId), Vec<u8>>,
+    /// Shares that came whole: from whom, and which.
+    pub shares: Vec<(NodeId, FlowId, Bytes)>,
+    /// Control lines that came.
+    pub lines: Vec<(NodeId, Message)>,
+}
+
+impl Puppet {
+    fn collect(&mut self, now: Instant) {
+        while let Some(event) = self.endpoint.poll_event() {
+            match event {
+                vmdt_rdt::Event::Readable { peer, flow } => self.read(now, peer, flow),
+                vmdt_rdt::Event::Finished { peer, flow } => {
+                    self.read(now, peer, flow);
+                    if let Some(octets) = self.partial.remove(&(peer, flow)) {
+                        self.shares.push((peer, flow, octets.into()));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn read(&mut self, now: Instant, peer: NodeId, flow: FlowId) {
+        while let Some(octets) = self.endpoint.read(now, peer, flow) {
+            if flow == FlowId::CONTROL {
+                let framer = self.framers.entry(peer);
+                let framer = framer.or_insert_with(|| LineFramer::new(1 << 20));
+                framer.push(&octets);
+                while let Some(Ok(line)) = framer.next_line() {
+                    if let Ok(line) = Line::parse(&line) {
+                        self.lines.push((peer, line.message));
+                    }
+                }
+            } else {
+                let partial = self.partial.entry((peer, flow)).or_default();
+                partial.extend_from_slice(&octets);
+            }
+        }
+    }
+
+    /// Says something on the control flow.
+    pub fn say(&mut self, now: Instant, to: NodeId, message: Message) {
+        let line = Line::slash(message).emit().unwrap();
+        self.endpoint
+            .write(now, to, FlowId::CONTROL, line.into())
+            .unwrap();
+    }
+
+    /// Hands over a share; what can't be written is not.
+    pub fn hand(&mut self, now: Instant, to: NodeId, flow: FlowId, octets: Bytes) {
+        if self.endpoint.write(now, to, flow, octets).is_ok() {
+            let _ = self.endpoint.finish(now, to, flow);
+        }
+    }
+}
+
+impl World {
+    /// Takes a node over.
+    pub fn seize(&mut self, i: usize) {
+        let mut config = vmdt_node::core::default_transport();
+        config.set_sealing(Local::new(self.identity(i), UNIX_MS));
+        let seed = self.rng.fork_indexed("puppet", i as u64).seed32();
+        self.hosts[i].puppet = Some(Puppet {
+            endpoint: Endpoint::new(config, self.id(i), seed),
+            framers: BTreeMap::new(),
+            partial: BTreeMap::new(),
+            shares: Vec::new(),
+            lines: Vec::new(),
+        });
+    }
+
+    /// Has a node that was taken over do something.
+    pub fn puppet<T>(&mut self, i: usize, f: impl FnOnce(&mut Puppet, Instant) -> T) -> T {
+        let now = self.now();
+        let result = f(self.hosts[i].puppet.as_mut().unwrap(), now);
+        self.drain(i);
+        result
+    }
+
+    /// Opens a session of a node that was taken over with another.
+    pub fn reach(&mut self, i: usize, to: usize) {
+        let (peer, address) = (self.id(to), self.hosts[to].address);
+        self.puppet(i, |p, now| p.endpoint.connect(now, peer, address));
+        self.run_until(Duration::from_secs(30), |w| {
+            let puppet = w.hosts[i].puppet.as_ref().unwrap();
+            puppet.endpoint.state(peer) == Some(SessionState::Established)
+        })
+        .expect("a session");
+    }
 }

@@ -26,7 +26,8 @@
 //! - A congested round bounds what may be in flight to seven tenths (BETA), ends a probe or the
 //!   startup, and lowers the rate until the next probe, as in the draft.
 //! - A rate sample counts what the background loss took with what was delivered: otherwise the
-//!   path would be filled by its rate less the loss.
+//!   path would be filled by its rate less the loss. Startup knows of no background loss yet: when
+//!   the first draining phase finds more than 3%, a probe follows at once.
 //!
 //! Without loss, the bound is the model itself: two products of rate and round-trip time.
 
@@ -68,6 +69,9 @@ const MAX_QUANTUM: u64 = 64 * 1024;
 const LOSS_WITH_QUEUE: f64 = 0.02;
 const LOSS_WITHOUT_QUEUE: f64 = 0.25;
 const MAX_BACKGROUND: f64 = 0.25;
+/// Background loss from which on the rate that startup found, before any of it was known, is too
+/// low to wait with the first probe.
+const LOSS_UNCOUNTED: f64 = 0.03;
 /// Datagrams that a background loss must be seen in to count in full.
 const MIN_BACKGROUND_DATAGRAMS: f64 = 60.0;
 /// What a measurement of the background loss still weighs one cycle later.
@@ -91,6 +95,7 @@ impl ControllerFactory for BbrConfig {
 ///
 /// ```text
 /// Startup -> Drain -> Down -> Cruise -> Refill -> Up -> Down ...
+///     the first Down -> Refill when there is background loss
 ///     any but Startup -> ProbeRtt -> Cruise
 ///     any -> Startup after persistent congestion
 /// ```
@@ -178,6 +183,8 @@ pub struct Bbr {
     cycle_since: Instant,
     up_acked: u64,
     drained: bool,
+    /// The rate that startup found was looked at again.
+    probed: bool,
 }
 
 impl Bbr {
@@ -219,6 +226,7 @@ impl Bbr {
             cycle_since: now,
             up_acked: 0,
             drained: false,
+            probed: false,
         }
     }
 
@@ -500,7 +508,13 @@ impl Bbr {
                 if self.is_time_to_probe(now) {
                     self.start_refill(now);
                 } else if self.drained && self.round_start && self.rounds_in_phase > 1 {
-                    self.enter(now, Phase::Cruise);
+                    let uncounted = !self.probed && self.background() > LOSS_UNCOUNTED;
+                    self.probed = true;
+                    if uncounted {
+                        self.start_refill(now);
+                    } else {
+                        self.enter(now, Phase::Cruise);
+                    }
                 } else if !self.drained && acked.in_flight <= self.drain_target() {
                     // One more round shows the path without our queue.
                     self.drained = true;
@@ -675,6 +689,7 @@ impl Controller for Bbr {
         self.full_bw = 0;
         self.full_bw_rounds = 0;
         self.full_bw_reached = false;
+        self.probed = false;
         self.inflight_hi = u64::MAX;
         self.reset_lower_bounds();
         self.enter(now, Phase::Startup);

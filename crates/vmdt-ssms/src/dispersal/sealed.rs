@@ -263,10 +263,7 @@ impl Rebuilt<'_> {
         for (index, piece) in (1..=u8::MAX).zip(self.pieces()) {
             // What fills up the last pieces is not part of the message.
             let (piece, _) = piece.split_at(left.min(piece.len()));
-            let mut stream = key.stream(index);
-            for part in piece.chunks(STRIP) {
-                stream.append(part, out, self.len);
-            }
+            key.stream(index).append(piece, out, self.len);
             left -= piece.len();
         }
     }

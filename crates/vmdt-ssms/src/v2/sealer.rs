@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -40,7 +41,8 @@ pub struct Sealed {
 pub struct Sealer {
     code: Code,
     envelope: Envelope,
-    bound: Option<Zeroizing<[u8; KEY_LEN]>>,
+    /// Boxed, so that a sealer that is moved leaves no copy behind.
+    bound: Option<Box<Zeroizing<[u8; KEY_LEN]>>>,
     form: Option<Form>,
 }
 
@@ -61,7 +63,9 @@ impl Sealer {
     /// [`Collector::open_bound`](super::Collector::open_bound).
     #[must_use]
     pub fn with_bound_secret(mut self, secret: &[u8; KEY_LEN]) -> Sealer {
-        self.bound = Some(Zeroizing::new(*secret));
+        let mut bound: Box<Zeroizing<[u8; KEY_LEN]>> = Box::default();
+        bound.copy_from_slice(secret);
+        self.bound = Some(bound);
         self
     }
 
@@ -132,7 +136,7 @@ impl Sealer {
         let mut secret = Zeroizing::new(Octets::<KEY_LEN>::default());
         rng.fill_bytes(&mut secret.0);
         let polynomials = Polynomials::random(&secret.0, threshold, rng);
-        let bound = self.bound.as_deref();
+        let bound = self.bound.as_deref().map(|bound| &**bound);
         let key = ContentKey::derive(&secret.0, bound);
 
         let (bodies, hashes): (Vec<Bytes>, Vec<Digest>) = match form {

@@ -257,6 +257,15 @@ impl<'a> Writer<'a> {
                 self.node("claimer", claimer)?;
                 self.number("index", *index);
             }
+            Message::SharePoolStored {
+                message,
+                holder,
+                index,
+            } => {
+                self.name(message)?;
+                self.node("holder", holder)?;
+                self.number("index", *index);
+            }
             Message::SharePoolAck { message, receiver } => {
                 self.name(message)?;
                 self.node("receiver", receiver)?;
@@ -340,6 +349,7 @@ impl<'a> Writer<'a> {
                 self.node("client", client)?;
                 self.node("target", target)?;
             }
+            Message::Receipts { receipts } => self.binary("receipts", receipts)?,
             Message::Profile { id, profile } => {
                 self.node("id", id)?;
                 self.binary("profile", profile)?;

@@ -115,6 +115,16 @@ pub enum Message {
         /// The receiver.
         receiver: NodeId,
     },
+    /// SHARE_POOL_STORED: a holder has a share on disk, where it outlives the holder's process
+    /// (profile 1.1).
+    SharePoolStored {
+        /// Of which message.
+        message: MessageName,
+        /// The holder.
+        holder: NodeId,
+        /// Which share.
+        index: u16,
+    },
     /// SHARE_POOL_UNFREEZE: a frozen share is wanted.
     SharePoolUnfreeze {
         /// Of which message.
@@ -206,6 +216,11 @@ pub enum Message {
         client: NodeId,
         /// About whom.
         target: NodeId,
+    },
+    /// RECEIPTS: what a holder or an addressee confirms to the sender of messages, between nodes.
+    Receipts {
+        /// The signed statements.
+        receipts: Vec<u8>,
     },
     /// PROFILE: a client's profile, as a reply or because it is new.
     Profile {
@@ -339,6 +354,7 @@ impl Message {
             Self::SharePoolAdd(_) => "SHARE_POOL_ADD",
             Self::SharePoolClaim { .. } => "SHARE_POOL_CLAIM",
             Self::SharePoolAck { .. } => "SHARE_POOL_ACK",
+            Self::SharePoolStored { .. } => "SHARE_POOL_STORED",
             Self::SharePoolUnfreeze { .. } => "SHARE_POOL_UNFREEZE",
             Self::SharePoolRemove { .. } => "SHARE_POOL_REMOVE",
             Self::ClusterReady { .. } => "CLUSTER_READY",
@@ -352,6 +368,7 @@ impl Message {
             Self::Member { .. } => "MEMBER",
             Self::PutProfile { .. } => "PUT_PROFILE",
             Self::GetProfile { .. } => "GET_PROFILE",
+            Self::Receipts { .. } => "RECEIPTS",
             Self::Profile { .. } => "PROFILE",
             Self::CreateSealed { .. } => "CREATE_SEALED",
             Self::GetDescriptor { .. } => "GET_DESCRIPTOR",

@@ -26,6 +26,7 @@
 //! | SHARE_POOL_ADD | message, sender, receiver, total, active \[, content, filename\] (, entry)* |
 //! | SHARE_POOL_CLAIM | message, claimer, index |
 //! | SHARE_POOL_ACK | message, receiver |
+//! | SHARE_POOL_STORED | message, holder, index |
 //! | SHARE_POOL_UNFREEZE | message, index |
 //! | SHARE_POOL_REMOVE | message |
 //! | CLUSTER_READY | cluster |
@@ -45,6 +46,7 @@
 //! | PUT_PROFILE | client, profile |
 //! | GET_PROFILE | client, target |
 //! | PROFILE | id, profile |
+//! | RECEIPTS | receipts |
 //! | CREATE_SEALED | client, descriptor, membership |
 //! | GET_DESCRIPTOR | client, cluster |
 //! | DESCRIPTOR | cluster, descriptor |

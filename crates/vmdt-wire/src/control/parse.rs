@@ -224,6 +224,11 @@ fn message(
             message: params.required("message")?.id()?,
             receiver: params.required("receiver")?.id()?,
         },
+        "SHARE_POOL_STORED" => Message::SharePoolStored {
+            message: params.required("message")?.id()?,
+            holder: params.required("holder")?.id()?,
+            index: number(params, "index")?,
+        },
         "SHARE_POOL_UNFREEZE" => Message::SharePoolUnfreeze {
             message: params.required("message")?.id()?,
             index: number(params, "index")?,
@@ -300,6 +305,9 @@ fn sealed(word: &str, params: &mut Params<'_>) -> Result<Option<Message>, LineEr
         "GET_PROFILE" => Message::GetProfile {
             client: params.required("client")?.id()?,
             target: params.required("target")?.id()?,
+        },
+        "RECEIPTS" => Message::Receipts {
+            receipts: binary(params, "receipts")?,
         },
         "PROFILE" => Message::Profile {
             id: params.required("id")?.id()?,

@@ -271,6 +271,15 @@ pub(super) fn table() -> Vec<(Message, &'static str, &'static str)> {
             "SHARE_POOL_ACK/m1/b",
         ),
         (
+            Message::SharePoolStored {
+                message: name("m1"),
+                holder: node("c"),
+                index: 4,
+            },
+            "SHARE_POOL_STORED|m1|c|4",
+            "SHARE_POOL_STORED/m1/c/4",
+        ),
+        (
             Message::SharePoolUnfreeze {
                 message: name("m1"),
                 index: 4,
@@ -479,6 +488,7 @@ pub(super) fn sealed() -> Vec<(Message, &'static str)> {
             Message::GetProfile { client, target },
             "GET_PROFILE/@AbCdEfGhIjKlMn0/@abcdefghijklmn_",
         ),
+        (Message::Receipts { receipts: binary() }, "RECEIPTS/_---AQ"),
         (
             Message::Profile {
                 id: target,

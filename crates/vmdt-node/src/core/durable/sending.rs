@@ -1,0 +1,514 @@
+//! Transfers of ours that outlive the process.
+//!
+//! Kept are: what is sent to whom, how to find the content again (a message's octets are kept
+//! themselves), the low mark below which all is confirmed, and where the shares of each segment are.
+//! No share and no key of ours is kept: after a restart the content is read again, what is confirmed
+//! or safe at its holders is passed over, and the rest is sealed anew. Holders are told to drop what
+//! was given to them of it before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU8;
+use std::time::Instant;
+
+use bytes::Bytes;
+use vmdt_wire::{Message, MessageId, MessageName, NodeId};
+
+use super::records::{Key, Sending, SpreadRecord};
+use super::{Send, Spread, Then};
+use crate::core::envelope::Kind;
+use crate::core::event::{Event, TransferError};
+use crate::core::outgoing::{Outgoing, Source, Unplaced};
+use crate::core::placement::Carrier;
+use crate::core::{Core, Output, SendOptions};
+
+/// How a transfer that outlives the process finds its content again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// It is kept: the octets of a message.
+    Octets(Bytes),
+    /// The driver finds it again by this. At most 64 KiB.
+    Reference(Bytes),
+}
+
+/// The longest [`Content::Reference`].
+const MAX_REFERENCE: usize = 64 * 1024;
+
+impl Core {
+    /// As [`send`](Self::send), for a transfer that is to survive a restart of this node, if it is
+    /// [durable](Self::is_durable). Content is asked for once that is ensured.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); and when the reference to the content is too long.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "as `send_with`, and what is kept"
+    )]
+    pub fn send_kept(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        kind: Kind,
+        name: &str,
+        total: Option<u64>,
+        content: Content,
+        options: SendOptions,
+    ) -> Result<MessageId, TransferError> {
+        if let Content::Reference(reference) = &content
+            && reference.len() > MAX_REFERENCE
+        {
+            return Err(TransferError::TooLarge {
+                what: "the reference to a content",
+                limit: MAX_REFERENCE as u64,
+            });
+        }
+        if let Some(durable) = &mut self.durable {
+            durable.content = Some(content);
+        }
+        let begun = self.send_with(now, to, kind, name, total, options);
+        if let Some(durable) = &mut self.durable {
+            durable.content = None;
+        }
+        begun
+    }
+
+    /// A transfer begins: if it is to be kept, its content waits until its record is on disk.
+    pub(in crate::core) fn keep_outgoing(&mut self, now: Instant, id: MessageId) {
+        let expiry = self.config.expiry;
+        let segment = self.config.segment;
+        let Some((durable, out)) = self.durable.as_mut().zip(self.outgoing.get(&id)) else {
+            return;
+        };
+        let Some(content) = durable.content.take().filter(|_| !out.open) else {
+            return;
+        };
+        let (content, source) = match content {
+            Content::Octets(octets) => (Some(octets), Bytes::new()),
+            Content::Reference(reference) => (None, reference),
+        };
+        let expiry = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
+        let record = Sending {
+            cluster: out.cluster,
+            to: out.to,
+            kind: out.kind,
+            name: out.name.clone(),
+            total: out.total,
+            k: out.threshold.k(),
+            n: out.threshold.n(),
+            segment: u32::try_from(segment).unwrap_or(u32::MAX),
+            low: (0, 0),
+            expires_ms: durable.unix_ms(now).saturating_add(expiry),
+            source,
+        };
+        let send = Send {
+            record,
+            content,
+            ready: false,
+            resumed: false,
+            done: BTreeMap::new(),
+            told_safe: false,
+        };
+        durable.sends.insert(id, send);
+        durable.mark(Key::Content(id));
+        durable.mark_then(Key::Sending(id), Then::Begin(id));
+    }
+
+    pub(super) fn begin_kept(&mut self, now: Instant, id: MessageId) {
+        if let Some(send) = self.kept_send(id) {
+            send.ready = true;
+            if let Some(out) = self.outgoing.get_mut(&id) {
+                out.moved = now;
+            }
+            self.pump_source(now, id);
+        }
+    }
+
+    /// Whether a transfer of ours is under way.
+    #[must_use]
+    pub fn is_sending(&self, id: MessageId) -> bool {
+        self.outgoing.contains_key(&id)
+    }
+
+    fn kept_send(&mut self, id: MessageId) -> Option<&mut Send> {
+        self.durable.as_mut()?.sends.get_mut(&id)
+    }
+
+    /// Whether the content of a transfer may be read now.
+    pub(in crate::core) fn may_read(&self, id: MessageId) -> bool {
+        let kept = self.durable.as_ref().and_then(|d| d.sends.get(&id));
+        kept.is_none_or(|send| {
+            let joined = || {
+                let cluster = self.member.cluster(send.record.cluster);
+                cluster.is_some_and(|c| c.info().is_some() && c.state().is_active())
+            };
+            send.ready && (!send.resumed || joined())
+        })
+    }
+
+    /// Octets of a segment of a transfer.
+    pub(in crate::core) fn segment_of(&self, id: MessageId) -> usize {
+        let kept = self.durable.as_ref().and_then(|d| d.sends.get(&id));
+        kept.map_or(self.config.segment, |send| {
+            usize::try_from(send.record.segment).unwrap_or(self.config.segment)
+        })
+    }
+
+    /// When the shares of a transfer expire, in seconds since 1970.
+    pub(in crate::core) fn expires_at(&self, id: MessageId) -> Option<u64> {
+        let kept = self.durable.as_ref()?.sends.get(&id)?;
+        Some(kept.record.expires_ms / 1000)
+    }
+
+    /// Passes over a segment of an earlier run that is confirmed, or safe at its holders. Returns
+    /// whether it did.
+    pub(in crate::core) fn pass_over(&mut self, now: Instant, id: MessageId) -> bool {
+        let Some(durable) = &self.durable else {
+            return false;
+        };
+        let (Some(send), Some(out)) = (durable.sends.get(&id), self.outgoing.get_mut(&id)) else {
+            return false;
+        };
+        let under_way = |message: &MessageId| {
+            let here = self.spreads.get(message).map(|spread| spread.number);
+            let left = || durable.spreads.get(message).map(|s| s.record.number);
+            here.or_else(left) == Some(out.next)
+        };
+        let known = out.next < send.record.low.0
+            || send.done.contains_key(&out.next)
+            || (send.resumed && out.in_flight.iter().any(under_way));
+        if !known {
+            return false;
+        }
+        let Some(Unplaced { data, last }) = out.unplaced.take() else {
+            return false;
+        };
+        out.hasher.update(&data);
+        out.digest = last.then(|| *out.hasher.finalize().as_bytes());
+        out.next = out.next.wrapping_add(1);
+        out.offset += data.len() as u64;
+        out.moved = now;
+        self.finish_outgoing(now, id);
+        true
+    }
+
+    /// The shares of a segment were placed, or placed anew.
+    pub(in crate::core) fn keep_spread(&mut self, message: MessageId) {
+        let Some((durable, spread)) = self.durable.as_mut().zip(self.spreads.get(&message)) else {
+            return;
+        };
+        if !durable.sends.contains_key(&spread.transfer) {
+            return;
+        }
+        let placed = spread.holders();
+        let kept = durable.spreads.entry(message).or_insert_with(|| Spread {
+            record: SpreadRecord {
+                transfer: spread.transfer,
+                to: spread.to,
+                number: spread.number,
+                octets: spread.octets,
+                safe: false,
+                holders: Vec::new(),
+            },
+            stored: BTreeMap::new(),
+            left: false,
+        });
+        // whoever had one may still have it
+        let mut all: BTreeSet<NodeId> = kept.record.holders.iter().copied().collect();
+        let before = all.len();
+        all.extend(placed);
+        if all.len() != before {
+            kept.record.holders = all.into_iter().collect();
+            durable.mark(Key::Spread(message));
+        }
+        self.weigh_safety(message);
+    }
+
+    /// Says anew whether enough shares of a segment are on disk at their holders.
+    fn weigh_safety(&mut self, message: MessageId) {
+        let Some((durable, spread)) = self.durable.as_mut().zip(self.spreads.get(&message)) else {
+            return;
+        };
+        let Some(kept) = durable.spreads.get_mut(&message) else {
+            return;
+        };
+        let here = |(index, holder): (&NonZeroU8, &NodeId)| {
+            spread.placement.carrier(*index) == Some(Carrier::Member(*holder))
+        };
+        let stored = kept.stored.iter().filter(|share| here(*share)).count();
+        let safe = stored >= usize::from(spread.k);
+        if std::mem::replace(&mut kept.record.safe, safe) != safe {
+            durable.mark(Key::Spread(message));
+        }
+    }
+
+    /// Shares of ours that are on disk at this holder.
+    pub(in crate::core) fn stored_at(&self, holder: NodeId) -> BTreeSet<(MessageId, NonZeroU8)> {
+        let spreads = self.durable.iter().flat_map(|durable| &durable.spreads);
+        spreads
+            .flat_map(|(message, kept)| kept.stored.iter().map(|(i, at)| (*message, *i, *at)))
+            .filter(|(_, _, at)| *at == holder)
+            .map(|(message, index, _)| (message, index))
+            .collect()
+    }
+
+    /// A holder has a share of ours on disk.
+    pub(in crate::core) fn on_stored(
+        &mut self,
+        from: NodeId,
+        message: MessageId,
+        index: NonZeroU8,
+    ) {
+        let Some(spread) = self.spreads.get(&message) else {
+            return;
+        };
+        if spread.placement.carrier(index) != Some(Carrier::Member(from)) {
+            return;
+        }
+        let transfer = spread.transfer;
+        let Some(durable) = &mut self.durable else {
+            return;
+        };
+        if let Some(kept) = durable.spreads.get_mut(&message) {
+            kept.stored.insert(index, from);
+        }
+        self.weigh_safety(message);
+        self.tell_if_safe(transfer);
+    }
+
+    /// Tells the application once that a transfer does not need this node any more.
+    fn tell_if_safe(&mut self, id: MessageId) {
+        let Some((durable, out)) = self.durable.as_mut().zip(self.outgoing.get(&id)) else {
+            return;
+        };
+        let safe = |message: &MessageId| {
+            let kept = durable.spreads.get(message);
+            kept.is_some_and(|kept| kept.record.safe)
+        };
+        let all =
+            out.source == Source::Ended && out.unplaced.is_none() && out.in_flight.iter().all(safe);
+        if !all {
+            return;
+        }
+        let to = out.to;
+        if let Some(send) = durable.sends.get_mut(&id)
+            && !std::mem::replace(&mut send.told_safe, true)
+        {
+            self.event(Event::Deposited { id, to });
+        }
+    }
+
+    /// A segment is confirmed.
+    pub(in crate::core) fn kept_acknowledged(&mut self, id: MessageId, number: u32, octets: u64) {
+        let Some(durable) = &mut self.durable else {
+            return;
+        };
+        let Some(send) = durable.sends.get_mut(&id) else {
+            return;
+        };
+        send.done.insert(number, octets);
+        let mut moved = false;
+        while let Some(octets) = send.done.remove(&send.record.low.0) {
+            send.record.low.0 = send.record.low.0.wrapping_add(1);
+            send.record.low.1 += octets;
+            moved = true;
+        }
+        if moved {
+            durable.mark(Key::Sending(id));
+        }
+    }
+
+    /// The receiver has a segment whose shares an earlier run left with their holders. Returns
+    /// whether it is one.
+    pub(in crate::core) fn left_acknowledged(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        message: MessageId,
+    ) -> bool {
+        let of_receiver = |kept: &&Spread| kept.left && kept.record.to == from;
+        let found = self
+            .durable
+            .as_ref()
+            .and_then(|durable| durable.spreads.get(&message))
+            .filter(of_receiver)
+            .map(|kept| (kept.record.transfer, kept.record.number, kept.record.octets));
+        let Some((id, number, octets)) = found else {
+            return false;
+        };
+        self.drop_left(now, message);
+        self.kept_acknowledged(id, number, octets);
+        if let Some(out) = self.outgoing.get_mut(&id) {
+            out.delivered += octets;
+            out.moved = now;
+            let progress = out.progress();
+            self.outputs.push_back(Output::Progress {
+                transfer: id,
+                progress,
+            });
+            self.pump_source(now, id);
+            self.finish_outgoing(now, id);
+        }
+        true
+    }
+
+    /// Holders drop what they have of a segment of an earlier run.
+    pub(super) fn drop_left(&mut self, now: Instant, message: MessageId) {
+        let Some(durable) = &mut self.durable else {
+            return;
+        };
+        let Some(kept) = durable.spreads.remove(&message) else {
+            return;
+        };
+        durable.mark(Key::Spread(message));
+        if let Some(out) = self.outgoing.get_mut(&kept.record.transfer) {
+            out.in_flight.remove(&message);
+        }
+        for holder in kept.record.holders {
+            let line = Message::SharePoolRemove {
+                message: MessageName::from(message),
+            };
+            self.send_line(now, holder, line);
+        }
+    }
+
+    /// A segment is not under way any more.
+    pub(in crate::core) fn forget_spread(&mut self, message: MessageId) {
+        if let Some(durable) = &mut self.durable
+            && durable.spreads.remove(&message).is_some()
+        {
+            durable.mark(Key::Spread(message));
+        }
+    }
+
+    /// A transfer has ended.
+    pub(in crate::core) fn forget_outgoing(
+        &mut self,
+        now: Instant,
+        id: MessageId,
+        to: NodeId,
+        error: Option<&TransferError>,
+    ) {
+        let Some(durable) = &mut self.durable else {
+            return;
+        };
+        let Some(send) = durable.sends.remove(&id) else {
+            return;
+        };
+        durable.mark(Key::Sending(id));
+        if send.content.is_some() {
+            durable.mark(Key::Content(id));
+        }
+        let left: Vec<MessageId> = durable
+            .spreads
+            .iter()
+            .filter(|(_, kept)| kept.left && kept.record.transfer == id)
+            .map(|(message, _)| *message)
+            .collect();
+        for message in left {
+            self.drop_left(now, message);
+        }
+        if send.resumed {
+            // nobody may hold a handle to it
+            self.event(match error {
+                None => Event::Delivered { id, to },
+                Some(error) => Event::SendFailed {
+                    id,
+                    to,
+                    error: error.clone(),
+                },
+            });
+        }
+    }
+
+    /// Whether a transfer that stands still may wait: its receiver or the server is away, and its
+    /// time is not over.
+    pub(in crate::core) fn may_wait(&self, out: &Outgoing) -> bool {
+        let kept = self
+            .durable
+            .as_ref()
+            .is_some_and(|durable| durable.sends.contains_key(&out.id));
+        kept && (!self.member.is_registered() || !self.is_present(out.to) || !self.may_read(out.id))
+    }
+
+    /// Whether shares for this receiver are to be left with others, as it is away.
+    pub(in crate::core) fn is_away(&self, out: &Outgoing) -> bool {
+        self.durable.is_some()
+            && !out.open
+            && self.member.is_registered()
+            && !self.is_present(out.to)
+            && self.rdt.stats(out.to).is_none()
+    }
+
+    /// Gives up transfers whose time is over, and takes back segments whose holders do not deliver.
+    pub(in crate::core) fn tick_kept(&mut self, now: Instant) {
+        let Some(durable) = &self.durable else {
+            return;
+        };
+        let unix_ms = durable.unix_ms(now);
+        let over: Vec<(MessageId, NodeId)> = durable
+            .sends
+            .iter()
+            .filter(|(_, send)| send.record.expires_ms <= unix_ms)
+            .map(|(id, send)| (*id, send.record.to))
+            .collect();
+        for (id, peer) in over {
+            self.fail_outgoing(now, id, TransferError::Expired { peer }, true);
+        }
+        self.tick_arrivals(now);
+    }
+
+    /// A transfer stands still although its receiver is there: if segments of it were left with
+    /// holders by an earlier run, their holders may be gone. They are sent anew. Returns whether
+    /// there were any.
+    pub(in crate::core) fn take_back(&mut self, now: Instant, id: MessageId) -> bool {
+        let Some(durable) = &self.durable else {
+            return false;
+        };
+        let left: Vec<MessageId> = durable
+            .spreads
+            .iter()
+            .filter(|(_, kept)| kept.left && kept.record.transfer == id)
+            .map(|(message, _)| *message)
+            .collect();
+        let reading = |out: &Outgoing| out.source == Source::Asked;
+        if left.is_empty() || self.outgoing.get(&id).is_none_or(reading) {
+            return false;
+        }
+        for message in left {
+            self.drop_left(now, message);
+        }
+        let Some(out) = self.outgoing.get_mut(&id) else {
+            return false;
+        };
+        (out.next, out.offset, out.digest, out.unplaced) = (0, 0, None, None);
+        out.hasher = blake3::Hasher::new();
+        out.source = Source::Waiting;
+        out.moved = now;
+        if let Some(send) = self.kept_send(id) {
+            send.resumed = true;
+        }
+        self.tell_resumed(id);
+        self.pump_source(now, id);
+        true
+    }
+
+    /// Tells the driver to supply the content of a transfer from its beginning.
+    pub(super) fn tell_resumed(&mut self, id: MessageId) {
+        let Some(durable) = &self.durable else {
+            return;
+        };
+        if let Some(send) = durable.sends.get(&id) {
+            let content = match &send.content {
+                Some(octets) => Content::Octets(octets.clone()),
+                None => Content::Reference(send.record.source.clone()),
+            };
+            let output = Output::Resumed {
+                transfer: id,
+                to: send.record.to,
+                total: send.record.total,
+                delivered: send.record.low.1,
+                content,
+            };
+            self.outputs.push_back(output);
+        }
+    }
+}
