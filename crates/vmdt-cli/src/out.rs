@@ -167,21 +167,22 @@ impl Out {
 
     /// A question to the person at the terminal, which an empty line answers with yes. Blocks.
     pub(crate) fn confirm(&self, question: &str) -> Outcome<bool> {
+        // nothing else may wait for the answer: Ctrl-C has something to say, too
         self.bars.suspend(|| {
             eprint!("{question} [Y/n] ");
             let _ = std::io::stderr().flush();
-            let mut answer = String::new();
-            let read = std::io::stdin()
-                .lock()
-                .read_line(&mut answer)
-                .map_err(|e| Failure::failed(format!("no answer could be read: {e}")))?;
-            // a terminal that was closed has not agreed
-            Ok(read > 0
-                && matches!(
-                    answer.trim().to_ascii_lowercase().as_str(),
-                    "" | "y" | "yes"
-                ))
-        })
+        });
+        let mut answer = String::new();
+        let read = std::io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .map_err(|e| Failure::failed(format!("no answer could be read: {e}")))?;
+        // a terminal that was closed has not agreed
+        Ok(read > 0
+            && matches!(
+                answer.trim().to_ascii_lowercase().as_str(),
+                "" | "y" | "yes"
+            ))
     }
 
     /// Whether everything is to be agreed to.

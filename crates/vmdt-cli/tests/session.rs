@@ -1,4 +1,4 @@
-//! Server, members, the interactive session and the chat, as separate processes; a terminal.
+//! Server, members, the interactive session and the chat, as separate processes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,7 +10,7 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
 
 use common::{Running, World};
@@ -263,57 +263,106 @@ fn two_people_chat_by_a_code() {
     }
 }
 
-#[cfg(unix)]
+/// A program that does not look for others on the local network.
+fn alone(world: &World, who: &str, words: &[&str], at: &str) -> Running {
+    let mut command = world.command(who, words);
+    command
+        .arg("--json")
+        .env("VMDT_DISCOVERY", "false")
+        .env("VMDT_SERVER", at);
+    Running::spawn(command)
+}
+
+fn code_of(sender: &mut Running) -> String {
+    sender.wait_for("code")["code"].as_str().unwrap().to_owned()
+}
+
 #[test]
-fn a_person_at_a_terminal_is_asked_sees_a_bar_and_can_say_no() {
-    use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+fn with_a_server_a_code_leads_to_a_sender_in_another_network() {
     let world = World::new();
-    world.file("x", 2_000_000);
-    for (answer, exit) in [("n\r", 8), ("y\r", 0)] {
-        let (mut sender, code) = world.send(&["x"]);
-        let pair = native_pty_system()
-            .openpty(PtySize {
-                rows: 40,
-                cols: 120,
-                ..PtySize::default()
-            })
-            .unwrap();
-        let plain = world.command("receiver", &["recv", "--out", "in"]);
-        let mut command = CommandBuilder::new(plain.get_program());
-        command.args(plain.get_args());
-        command.cwd(world.dir.path());
-        command.env_clear();
-        command.env("TERM", "xterm");
-        for (name, value) in plain.get_envs() {
-            if let Some(value) = value {
-                command.env(name, value);
-            }
-        }
-        let mut child = pair.slave.spawn_command(command).unwrap();
-        drop(pair.slave);
-        let mut reader = pair.master.try_clone_reader().unwrap();
-        let mut writer = pair.master.take_writer().unwrap();
-        let mut seen = String::new();
-        let mut wait_for = |what: &str| {
-            let mut buffer = [0; 4096];
-            while !seen.contains(what) {
-                match reader.read(&mut buffer) {
-                    Ok(0) | Err(_) => break,
-                    Ok(len) => seen.push_str(&String::from_utf8_lossy(&buffer[..len])),
-                }
-            }
-            assert!(seen.contains(what), "{what:?} is not in {seen:?}");
-        };
-        wait_for("Code:");
-        writer.write_all(format!("{code}\r").as_bytes()).unwrap();
-        wait_for("Receive x (1 file, 2.0 MB)? [Y/n]");
-        writer.write_all(answer.as_bytes()).unwrap();
-        wait_for(if exit == 0 {
-            "received 2.0 MB"
-        } else {
-            "the receiver said no"
-        });
-        assert_eq!(child.wait().unwrap().exit_code(), exit);
-        assert_eq!(sender.end(), i32::try_from(exit).unwrap());
+    let (_server, at) = server(&world);
+    let file = world.file("x", 300_000);
+    let mut sender = alone(&world, "sender", &["send", "x"], &at);
+    let code = code_of(&mut sender);
+    let mut receiver = alone(&world, "receiver", &["recv", &code, "--out", "in"], &at);
+    assert_eq!((receiver.end(), sender.end()), (0, 0));
+    assert!(sender.saw("joined").unwrap()["address"].is_null());
+    assert!(common::same(&file, &world.path("in/x")));
+    // it is used up
+    let words = ["recv", &code, "--out", "in", "--wait", "1"];
+    assert_eq!(alone(&world, "receiver", &words, &at).end(), 3);
+}
+
+#[test]
+fn a_receiver_that_was_killed_needs_no_new_code_of_the_server() {
+    let world = World::new();
+    let (_server, at) = server(&world);
+    let file = world.file("x", 6 << 20);
+    let mut sender = alone(&world, "sender", &["send", "x", "--rate", "4M"], &at);
+    let code = code_of(&mut sender);
+    let words = ["recv", &code, "--out", "in"];
+    let mut killed = alone(&world, "receiver", &words, &at);
+    killed.wait_for("progress");
+    killed.kill();
+    let mut receiver = alone(&world, "receiver", &words, &at);
+    assert_eq!((receiver.end(), sender.end()), (0, 0), "{:#?}", sender.seen);
+    assert!(common::same(&file, &world.path("in/x")));
+    let kept = fs::read_dir(world.path("state-receiver/receives")).unwrap();
+    assert_eq!(
+        kept.count(),
+        0,
+        "what was kept is a secret, and of no use any more"
+    );
+}
+
+#[test]
+fn a_wrong_code_at_the_server_makes_the_code_void_everywhere() {
+    let world = World::new();
+    let (_server, at) = server(&world);
+    world.file("x", 10);
+    let mut sender = alone(&world, "sender", &["send", "x"], &at);
+    let code = code_of(&mut sender);
+    let number = code.split('-').next().unwrap();
+    let wrong = ["adroitness", "adviser"].map(|word| format!("{number}-aardvark-{word}"));
+    let wrong = wrong.iter().find(|wrong| **wrong != code).unwrap();
+    let words = ["recv", wrong.as_str(), "--out", "in"];
+    assert_eq!(alone(&world, "receiver", &words, &at).end(), 5);
+    let new = code_of(&mut sender);
+    assert_ne!(new, code);
+    let words = ["recv", code.as_str(), "--out", "in", "--wait", "1"];
+    let mut late = alone(&world, "receiver", &words, &at);
+    let exit = late.end();
+    assert!(exit == 3 || exit == 5, "{:#?}", late.seen);
+    // the number may be the same: then that was a wrong guess, too
+    let new = if exit == 5 { code_of(&mut sender) } else { new };
+    let mut receiver = alone(&world, "receiver", &["recv", &new, "--out", "in"], &at);
+    assert_eq!((receiver.end(), sender.end()), (0, 0));
+}
+
+#[test]
+fn a_code_of_the_server_is_found_nearby_without_it() {
+    let world = World::new();
+    let (_server, at) = server(&world);
+    world.file("x", 10);
+    let mut sender = world.start("sender", &["send", "x", "--server", &at]);
+    let code = code_of(&mut sender);
+    // this one knows of no server
+    let mut receiver = world.start("receiver", &["recv", &code, "--out", "in"]);
+    assert_eq!((receiver.end(), sender.end()), (0, 0));
+    assert!(sender.saw("joined").unwrap()["address"].is_string());
+}
+
+#[test]
+fn with_several_receivers_each_gets_a_code_of_the_server() {
+    let world = World::new();
+    let (_server, at) = server(&world);
+    let file = world.file("x", 100_000);
+    let mut sender = alone(&world, "sender", &["send", "x", "--receivers", "2"], &at);
+    for who in ["one", "two"] {
+        let code = code_of(&mut sender);
+        let mut receiver = alone(&world, who, &["recv", &code, "--out", who], &at);
+        assert_eq!(receiver.end(), 0, "{:#?}", sender.seen);
+        assert!(common::same(&file, &world.path(who).join("x")));
     }
+    assert_eq!(sender.end(), 0);
 }

@@ -328,6 +328,15 @@ fn a_folder_that_can_not_be_written_is_named_to_both() {
             .contains("blocked")
     );
 
+    // nobody makes a folder here, not even root
+    if cfg!(target_os = "linux") {
+        let (mut sender, code) = world.send(&["x"]);
+        let mut receiver = world.start("receiver", &["recv", &code, "--out", "/sys/vmdt"]);
+        assert_eq!((receiver.end(), sender.end()), (7, 7));
+        let error = receiver.saw("error").unwrap().to_string();
+        assert!(error.contains("/sys/vmdt"), "{error}");
+    }
+
     fs::create_dir(world.path("locked")).unwrap();
     fs::set_permissions(world.path("locked"), fs::Permissions::from_mode(0o500)).unwrap();
     if fs::write(world.path("locked/probe"), b"").is_ok() {

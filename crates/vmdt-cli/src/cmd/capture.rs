@@ -102,7 +102,9 @@ impl<'a> Capture<'a> {
                 // an interface
                 1 => {
                     if links.len() < MAX_INTERFACES {
-                        links.push(field(0)? & 0xffff);
+                        // its first two octets
+                        let link = field(0)?;
+                        links.push(if little { link & 0xffff } else { link >> 16 });
                     }
                     continue;
                 }

@@ -37,7 +37,7 @@ pub(crate) fn run(cli: Cli, out: &Out) -> Outcome<()> {
         Command::Inspect(args) => inspect::run(&args, out),
         Command::Refresh(args) => crate::shares::run_refresh(&args, out),
         Command::Id => local::id(&settings, out),
-        Command::Server(args) => in_runtime(server::run(args, &settings, out)),
+        Command::Server(args) => in_runtime_of(None, server::run(args, &settings, out)),
         Command::Node(args) => in_runtime(serve::node(args, &settings, out)),
         Command::Status => in_runtime(serve::status(&settings, out)),
         Command::Peers => local::peers(out),
@@ -142,9 +142,19 @@ fn named_cluster(
     Ok((Membership::Ticket(Box::new(found.clone())), Some(found)))
 }
 
-/// Runs a command that needs the network.
+/// Runs a command that needs the network. One thread drives the node, this one does the rest: more
+/// would each keep memory of their own.
 fn in_runtime(work: impl Future<Output = Outcome<()>>) -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    in_runtime_of(Some(1), work)
+}
+
+/// Runs a command on so many threads besides this one; as many as there are processors unless said.
+fn in_runtime_of(threads: Option<usize>, work: impl Future<Output = Outcome<()>>) -> Outcome<()> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("no threads can be had: {e}")))?;

@@ -211,6 +211,7 @@ impl Receiving<'_> {
         }
         let lossy = |list: &[std::path::PathBuf]| -> Vec<String> {
             list.iter()
+                .map(|path| path.strip_prefix(".").unwrap_or(path))
                 .map(|path| path.to_string_lossy().into_owned())
                 .collect()
         };

@@ -250,8 +250,9 @@ fn limit(args: &ModeArgs, settings: &Settings) -> Outcome<RateLimit> {
         None => set(name).transpose().map_err(Failure::usage),
     };
     let Some(rate) = of(args.rate, "rate")? else {
-        return Err(Failure::usage("--mode token-bucket needs a rate")
-            .hint("--rate 2M is two million octets per second; VMDT_RATE or `rate` in config.toml say it once"));
+        return Err(Failure::usage("--mode token-bucket needs a rate").hint(
+            "--rate 2M is two MiB per second; VMDT_RATE or `rate` in config.toml say it once",
+        ));
     };
     let usual = (rate / 4).clamp(SMALLEST_BUCKET, LARGEST_BUCKET);
     let bucket = of(args.bucket, "bucket_size")?.unwrap_or(usual);
@@ -306,7 +307,7 @@ mod tests {
         let limit = Mode::resolve(&args, &set).unwrap().limit().unwrap();
         assert_eq!(
             (limit.octets_per_second(), limit.bucket_octets()),
-            (10_000, 64 << 10)
+            (10 << 10, 64 << 10)
         );
         let args = ModeArgs {
             rate: Some(10),

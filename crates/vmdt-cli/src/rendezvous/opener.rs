@@ -48,7 +48,7 @@ pub(crate) enum Why {
     WrongGuess(Option<SocketAddr>),
     /// At the server a code is used once.
     Used,
-    /// At the server a code lives ten minutes.
+    /// At the server a code lives ten minutes, and no longer than the connection to it.
     Old,
 }
 
@@ -64,7 +64,7 @@ impl std::fmt::Display for Why {
                 f.write_str("somebody tried a wrong code; there is a new one now")
             }
             Why::Used => f.write_str("for the next one there is a new code"),
-            Why::Old => f.write_str("the code is ten minutes old; there is a new one now"),
+            Why::Old => f.write_str("the server has forgotten the code; there is a new one now"),
         }
     }
 }

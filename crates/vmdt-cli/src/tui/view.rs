@@ -330,7 +330,7 @@ fn path_line(row: &PathRow) -> Line<'static> {
         },
     );
     Line::from(vec![
-        Span::raw(fit(&row.who, 12)),
+        Span::raw(fit(&row.who, 11)),
         Span::raw(format!(" {:>7.1} ms", row.round_trip.as_secs_f64() * 1e3)),
         loss,
         Span::raw(format!(" {:>8}", octets(row.sent))),

@@ -73,7 +73,7 @@ fn members_paths_transfers_and_shares_stand_beside_what_is_said() {
         "ana (@mAp-m_Hn7Qd-jJe)",
         "you",
         "away",
-        "bob             12.3 ms   2.5%   1.5 MB",
+        "bob            12.3 ms   2.5%   1.5 MB",
         "> a-rather-long-repo… ━━━━━─────  50%",
         "shares: direct 3, via bob 2",
         "shares: any 2 of 3 rebuild",

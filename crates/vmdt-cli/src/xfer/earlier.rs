@@ -6,7 +6,6 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::entry::{Entry, Kind, total};
-use super::source::read_chunk;
 use super::staging::Staging;
 use super::wire::{MAX_DIGESTS, Run};
 use super::{CHUNK, Digest, chunk_digest};
@@ -28,9 +27,13 @@ pub(crate) fn digests(path: &Path, entry: &Entry) -> Outcome<BTreeMap<u64, Diges
         _ => entry.size(),
     };
     let mut file = file.take(limit);
+    let mut octets = Vec::new();
     for number in 0u64.. {
-        let octets =
-            read_chunk(&mut file, CHUNK).map_err(|e| Failure::disk(&e, "reading", path))?;
+        octets.clear();
+        (&mut file)
+            .take(CHUNK as u64)
+            .read_to_end(&mut octets)
+            .map_err(|e| Failure::disk(&e, "reading", path))?;
         let filled = octets.len();
         let expected = match entry.kind {
             // where a stream ends is not known: only whole chunks can be told to be the same

@@ -475,7 +475,7 @@ mod tests {
         while let Some(frame) = frames.blocking_recv() {
             let frame = frame?;
             carried += frame.carried;
-            records.extend(frame.records);
+            records.extend(super::super::source::tests::records_of(frame));
         }
         records.reverse();
         for record in records.into_iter().take(limit) {

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::entry::{Entry, Kind, MAX_DEPTH, MAX_ENTRIES};
-use super::wire::{RECORD_HEAD, Record};
-use super::{CHUNK, Digest, chunk_digest, file_digest};
+use super::wire::{Packed, RECORD_HEAD, Record};
+use super::{CHUNK, Digest, file_digest};
 use crate::failure::{Exit, Failure, Outcome};
 
 /// The longest text that is shown at the receiver's.
 pub(crate) const MAX_TEXT: usize = 64 * 1024;
 /// Frames that were read and wait to be sent.
-const READ_AHEAD: usize = 2;
+const READ_AHEAD: usize = 1;
 
 /// Where the octets of an entry come from.
 #[derive(Debug, Clone)]
@@ -245,12 +245,11 @@ pub(crate) type Have = BTreeMap<u32, BTreeMap<u64, Digest>>;
 /// Content that is sent as one message.
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
-    pub(crate) records: Vec<Record>,
+    pub(crate) packed: Packed,
     /// Octets of content that it carries.
     pub(crate) carried: u64,
     /// Octets of content that the receiver has already.
     pub(crate) same: u64,
-    octets: usize,
 }
 
 struct Packer {
@@ -261,7 +260,7 @@ struct Packer {
 impl Packer {
     /// Sends what is collected; false when nobody wants it.
     fn flush(&mut self) -> bool {
-        if self.frame.records.is_empty() {
+        if self.frame.packed.is_empty() {
             return true;
         }
         self.frames
@@ -269,20 +268,10 @@ impl Packer {
             .is_ok()
     }
 
-    fn add(&mut self, record: Record) -> bool {
-        let octets = match &record {
-            Record::Chunk { octets, .. } => octets.len() + RECORD_HEAD,
-            _ => 64,
-        };
-        if self.frame.octets > 0
-            && self.frame.octets + octets > CHUNK + RECORD_HEAD
-            && !self.flush()
-        {
-            return false;
-        }
-        self.frame.octets += octets;
-        self.frame.records.push(record);
-        true
+    /// Makes room for a record of so many octets; false when nobody wants more.
+    fn room(&mut self, octets: usize) -> bool {
+        let len = self.frame.packed.len();
+        len == 0 || len + octets <= CHUNK + RECORD_HEAD || self.flush()
     }
 
     /// One entry, chunk by chunk; false when nobody wants more.
@@ -301,30 +290,27 @@ impl Packer {
             if left == 0 {
                 break;
             }
-            let octets = read_chunk(from, left.min(CHUNK as u64) as usize)
-                .map_err(|e| Failure::disk(&e, "reading", Path::new(&what.display())))?;
-            if octets.is_empty() {
-                break;
-            }
-            let len = octets.len() as u64;
-            left -= len;
-            size += len;
-            let digest = chunk_digest(&octets);
-            digests.push(digest);
-            let record = if have.and_then(|have| have.get(&number)) == Some(&digest) {
-                self.frame.same += len;
-                Record::Same { entry, number }
-            } else {
-                self.frame.carried += len;
-                Record::Chunk {
-                    entry,
-                    number,
-                    octets: octets.into(),
-                }
-            };
-            if !self.add(record) {
+            let most = left.min(CHUNK as u64) as usize;
+            if !self.room(RECORD_HEAD + most) {
                 return Ok(false);
             }
+            let there = |digest: &Digest| have.and_then(|have| have.get(&number)) == Some(digest);
+            let read = self.frame.packed.chunk((entry, number), most, from, there);
+            let read =
+                read.map_err(|e| Failure::disk(&e, "reading", Path::new(&what.display())))?;
+            let Some((digest, len, same)) = read else {
+                break;
+            };
+            let len = len as u64;
+            left -= len;
+            size += len;
+            digests.push(digest);
+            let count = if same {
+                &mut self.frame.same
+            } else {
+                &mut self.frame.carried
+            };
+            *count += len;
         }
         if known.is_some_and(|known| known != size) {
             return Err(Failure::failed(format!(
@@ -332,28 +318,16 @@ impl Packer {
                 what.display()
             )));
         }
-        Ok(self.add(Record::End {
+        if !self.room(0) {
+            return Ok(false);
+        }
+        self.frame.packed.record(&Record::End {
             entry,
             size,
             digest: file_digest(size, digests),
-        }))
+        });
+        Ok(true)
     }
-}
-
-/// A whole chunk, or less at the end.
-pub(crate) fn read_chunk(from: &mut impl Read, len: usize) -> io::Result<Vec<u8>> {
-    let mut octets = vec![0; len];
-    let mut filled = 0;
-    while let Some(free) = octets.get_mut(filled..).filter(|free| !free.is_empty()) {
-        match from.read(free) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    octets.truncate(filled);
-    Ok(octets)
 }
 
 #[cfg(unix)]
@@ -410,8 +384,18 @@ pub(crate) fn not_repeatable() -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use super::super::chunk_digest;
+    use super::super::wire::Message;
     use super::*;
+
+    /// What a frame holds, as the receiver reads it.
+    pub(crate) fn records_of(frame: Frame) -> Vec<Record> {
+        match Message::decode(&frame.packed.encode(0)) {
+            Some((0, Message::Frame { records })) => records,
+            other => panic!("{other:?}"),
+        }
+    }
 
     fn drain(source: &Source, have: Have) -> Outcome<Vec<Frame>> {
         let mut frames = source.read(have);
@@ -459,27 +443,28 @@ mod tests {
         // the first chunk is right, the second one is something else
         let have = Have::from([(0, BTreeMap::from([(0, digests[0]), (1, [0; 32])]))]);
         let frames = drain(&source, have).unwrap();
-        let records: Vec<_> = frames.iter().flat_map(|f| &f.records).collect();
+        let (same, carried): (u64, u64) = frames
+            .iter()
+            .fold((0, 0), |sum, f| (sum.0 + f.same, sum.1 + f.carried));
+        let records: Vec<_> = frames.into_iter().flat_map(records_of).collect();
         assert_eq!(
-            *records[0],
+            records[0],
             Record::Same {
                 entry: 0,
                 number: 0
             }
         );
         assert!(matches!(records[1], Record::Chunk { number: 1, .. }));
-        assert!(matches!(records[2], Record::Chunk { number: 2, octets, .. } if octets.len() == 5));
+        assert!(
+            matches!(&records[2], Record::Chunk { number: 2, octets, .. } if octets.len() == 5)
+        );
         let end = Record::End {
             entry: 0,
             size: content.len() as u64,
             digest: file_digest(content.len() as u64, digests),
         };
-        assert_eq!(*records[3], end);
-        assert_eq!(frames.iter().map(|f| f.same).sum::<u64>(), CHUNK as u64);
-        assert_eq!(
-            frames.iter().map(|f| f.carried).sum::<u64>(),
-            CHUNK as u64 + 5
-        );
+        assert_eq!(records[3], end);
+        assert_eq!((same, carried), (CHUNK as u64, CHUNK as u64 + 5));
     }
 
     #[test]

@@ -103,20 +103,21 @@ impl Tally {
         state.recent = VecDeque::from([(at, 0)]);
         state.samples.clear();
         if self.out.draws() && state.bar.is_none() {
-            let bar = match total {
+            // added first: until then it would draw itself, beside all others
+            let bar = self.out.bars().add(match total {
                 Some(total) => ProgressBar::new(total),
                 None => ProgressBar::no_length(),
-            };
+            });
             let template = if total.is_some() {
-                "{prefix} {bar:24} {percent:>3}%  {msg}"
+                "{prefix} {bar:16} {percent:>3}%  {wide_msg}"
             } else {
-                "{prefix} {spinner}  {msg}"
+                "{prefix} {spinner}  {wide_msg}"
             };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━╸ "));
             }
             bar.set_prefix(state.label);
-            state.bar = Some(self.out.bars().add(bar));
+            state.bar = Some(bar);
         }
     }
 
@@ -276,7 +277,9 @@ fn describe(state: &mut State, at: Instant) -> String {
         }
     }
     let all: u64 = state.carried.values().map(|(_, octets)| octets).sum();
-    if all > 0 {
+    // that all goes the one direct way is nothing to say all the time
+    let one = state.carried.len() == 1 && state.carried.contains_key("direct");
+    if all > 0 && !one {
         let parts: Vec<String> = state
             .carried
             .iter()

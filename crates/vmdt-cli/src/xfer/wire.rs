@@ -3,6 +3,8 @@
 //! Every message: `VMX` 0x01 | type u8 | session u64 | body. Numbers are big-endian; lengths are
 //! checked against what is there before anything is allocated.
 
+use std::io::{self, Read};
+
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use super::Digest;
@@ -71,6 +73,88 @@ pub(crate) enum Record {
 
 /// Octets of a chunk record beside its content.
 pub(crate) const RECORD_HEAD: usize = 1 + 4 + 8 + 4;
+/// Octets before the body of a message.
+const MESSAGE_HEAD: usize = 4 + 1 + 8;
+/// Octets of an [`End`](Record::End).
+const END: usize = 1 + 4 + 8 + 32;
+
+/// A [`Frame`](Message::Frame) that is put together in its place: content is read into the message
+/// that carries it, and copied no more.
+#[derive(Debug, Default)]
+pub(crate) struct Packed(Vec<u8>);
+
+impl Packed {
+    /// Octets of the body.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len().saturating_sub(MESSAGE_HEAD)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn begin(&mut self, room: usize) {
+        if self.0.is_empty() {
+            self.0.reserve_exact(MESSAGE_HEAD + room + END);
+            self.0.extend(MARK);
+            self.0.push(5);
+            self.0.extend([0; 8]);
+        }
+    }
+
+    /// Reads a chunk of at most `most` octets: gives its digest and length, unless nothing came.
+    /// When `known` says so the content is left out again.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub(crate) fn chunk(
+        &mut self,
+        (entry, number): (u32, u64),
+        most: usize,
+        from: &mut impl Read,
+        known: impl FnOnce(&Digest) -> bool,
+    ) -> io::Result<Option<(Digest, usize, bool)>> {
+        self.begin(RECORD_HEAD + most);
+        let start = self.0.len();
+        self.0.push(0);
+        self.0.extend(entry.to_be_bytes());
+        self.0.extend(number.to_be_bytes());
+        let len_at = self.0.len();
+        self.0.extend([0; 4]);
+        let read = from.take(most as u64).read_to_end(&mut self.0);
+        let content = self.0.get(start + RECORD_HEAD..).unwrap_or_default();
+        let (len, digest) = (content.len(), super::chunk_digest(content));
+        if read.is_err() || len == 0 {
+            self.0.truncate(start);
+            return read.map(|_| None);
+        }
+        let same = known(&digest);
+        if same {
+            self.0.truncate(start);
+            self.record(&Record::Same { entry, number });
+        } else if let Some(field) = self.0.get_mut(len_at..len_at + 4) {
+            field.copy_from_slice(&(len as u32).to_be_bytes());
+        }
+        Ok(Some((digest, len, same)))
+    }
+
+    /// Adds a record without content.
+    pub(crate) fn record(&mut self, record: &Record) {
+        self.begin(0);
+        let mut octets = BytesMut::new();
+        put_record(&mut octets, record);
+        self.0.extend(octets);
+    }
+
+    /// The octets of the message.
+    pub(crate) fn encode(mut self, session: u64) -> Bytes {
+        self.begin(0);
+        if let Some(field) = self.0.get_mut(MESSAGE_HEAD - 8..MESSAGE_HEAD) {
+            field.copy_from_slice(&session.to_be_bytes());
+        }
+        self.0.into()
+    }
+}
 
 impl Message {
     /// The octets of the message.
@@ -467,6 +551,49 @@ mod tests {
             let octets = message.encode(42);
             assert_eq!(Message::decode(&octets), Some((42, message)));
         }
+    }
+
+    #[test]
+    fn a_frame_put_together_in_place_reads_as_one_made_of_records() {
+        let mut packed = Packed::default();
+        assert!(packed.is_empty());
+        let mut source = &b"abcdefgh"[..];
+        let read = packed.chunk((3, 7), 3, &mut source, |_| false).unwrap();
+        let digest = super::super::chunk_digest(b"abc");
+        assert_eq!(read, Some((digest, 3, false)));
+        // what the receiver has is told, not sent
+        let read = packed.chunk((3, 8), 3, &mut source, |_| true).unwrap();
+        assert_eq!(read.map(|(_, len, same)| (len, same)), Some((3, true)));
+        let read = packed.chunk((3, 9), 3, &mut source, |_| false).unwrap();
+        assert_eq!(read.map(|(_, len, _)| len), Some(2), "the rest");
+        let before = packed.len();
+        assert_eq!(
+            packed.chunk((3, 10), 3, &mut source, |_| false).unwrap(),
+            None
+        );
+        assert_eq!(packed.len(), before, "nothing came");
+        let end = Record::End {
+            entry: 3,
+            size: 8,
+            digest: [9; 32],
+        };
+        packed.record(&end);
+        let chunk = |number, octets: &'static [u8]| Record::Chunk {
+            entry: 3,
+            number,
+            octets: Bytes::from_static(octets),
+        };
+        let same = Record::Same {
+            entry: 3,
+            number: 8,
+        };
+        let records = vec![chunk(7, b"abc"), same, chunk(9, b"gh"), end];
+        let wanted = Message::Frame { records }.encode(42);
+        assert_eq!(packed.encode(42), wanted);
+        assert_eq!(
+            Packed::default().encode(1),
+            Message::Frame { records: vec![] }.encode(1)
+        );
     }
 
     #[test]
