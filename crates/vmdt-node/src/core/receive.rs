@@ -719,6 +719,10 @@ impl Core {
         if whole != message || holder == sender || octets < WORTH_CANCELLING {
             return;
         }
+        if self.is_durable() && !self.is_present(sender) {
+            // it is not on disk here yet, and nobody could give it again
+            return;
+        }
         tracing::trace!(%index, %holder, "a share is not needed any more");
         let line = Message::SharePoolRemove {
             message: MessageName::from(message),

@@ -13,8 +13,9 @@ use crate::core::placement::Carrier;
 
 /// How often senders are asked about what is held of theirs.
 pub(super) const NOTES_EVERY: Duration = Duration::from_secs(600);
-/// Shares that are spoken of at once.
-const MAX_NOTES: usize = 4096;
+/// Shares that are spoken of at once, fewer than there may be lines for one peer; of others another
+/// time.
+const MAX_NOTES: usize = 512;
 
 impl Core {
     /// A share that is held is to go to its receiver: at once if that is there, or when it is.
@@ -58,17 +59,24 @@ impl Core {
     /// sender does not know any more it answers with SHARE_POOL_REMOVE.
     fn compare_notes(&mut self, now: Instant, only: Option<NodeId>) {
         let local = self.config.id;
-        if self.durable.is_none() {
+        let Some(durable) = &self.durable else {
             return;
-        }
+        };
+        let after = durable.notes_after.filter(|_| only.is_none());
         let own = |ann: &&Announcement| only.is_none_or(|only| only == ann.sender);
         let held: Vec<(NodeId, MessageId, NonZeroU8)> = self
             .pool
             .messages()
             .filter(own)
+            .filter(|ann| after.is_none_or(|after| ann.message > after))
             .flat_map(|ann| ann.placed_at(local).map(|i| (ann.sender, ann.message, i)))
             .take(MAX_NOTES)
             .collect();
+        if let Some(durable) = self.durable.as_mut().filter(|_| only.is_none()) {
+            // the rest the next time, then from the beginning
+            let last = held.last().map(|(_, message, _)| *message);
+            durable.notes_after = last.filter(|_| held.len() == MAX_NOTES);
+        }
         for (sender, message, index) in held {
             if !self.is_present(sender) {
                 continue;

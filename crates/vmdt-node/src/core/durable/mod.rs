@@ -137,6 +137,8 @@ pub(crate) struct Durable {
     waiting: BTreeMap<NodeId, BTreeSet<(MessageId, NonZeroU8)>>,
     /// When senders are asked about what is held of theirs.
     notes_at: Instant,
+    /// The last message that they were asked about, if there were more.
+    notes_after: Option<MessageId>,
     /// Says when members have been away for too long.
     watch: Watch,
     /// Those that have.
@@ -167,6 +169,7 @@ impl Durable {
             confirmed_order: VecDeque::new(),
             waiting: BTreeMap::new(),
             notes_at: anchor.at + holding::NOTES_EVERY,
+            notes_after: None,
             watch: Watch::new(grace),
             gone: BTreeSet::new(),
         }

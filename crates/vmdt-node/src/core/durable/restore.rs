@@ -13,7 +13,7 @@ use vmdt_wire::{ClusterId, Message, MessageId, MessageName, NodeId};
 use super::records::{Arriving, End, Key, Reader, SPACE, Sending, SpreadRecord, Writer};
 use super::{Durable, Send, Spread};
 use crate::core::envelope::Kind;
-use crate::core::event::Paths;
+use crate::core::event::{Paths, TransferError};
 use crate::core::outgoing::{Outgoing, Source};
 use crate::core::{Core, CoreConfig, Event};
 
@@ -370,7 +370,16 @@ impl Core {
                 let reason = error.to_string();
                 durable.clusters.remove(&cluster);
                 durable.mark(Key::Member(cluster));
+                let stranded: Vec<(MessageId, NodeId)> = durable
+                    .sends
+                    .iter()
+                    .filter(|(_, send)| send.record.cluster == cluster)
+                    .map(|(id, send)| (*id, send.record.to))
+                    .collect();
                 self.event(Event::ClusterLost { cluster, reason });
+                for (id, peer) in stranded {
+                    self.fail_outgoing(now, id, TransferError::UnknownPeer { peer }, true);
+                }
             }
             Err(_) => {
                 // the server can't be reached: on and on
