@@ -45,6 +45,18 @@
 //! [`Registry::poll_record`] gives what a store must keep, [`Registry::restore`]
 //! takes it back.
 //!
+//! # Several registries with one state
+//!
+//! A store that orders what registries write, and gives one of them at a time the
+//! right to write, makes many registries one ([`Registry::begin_sharing`]). The
+//! driver gives what others have written to [`Registry::handle_records`], in the
+//! store's order. While [`Registry::wants_write`] it reads no more input and asks for
+//! the right; when that has come, and everything written before was taken in, it
+//! calls [`Registry::handle_write_granted`], writes what [`Registry::poll_record`]
+//! gives while giving the right back, calls [`Registry::handle_write_ended`], and only
+//! then sends the outputs. When it has lost the store, [`Registry::handle_detached`]
+//! sends every client to another server, and [`Registry::handle_attached`] begins anew.
+//!
 //! # What the server relays
 //!
 //! MESSAGE_SHARE goes from a member to another of the same cluster with an index of
