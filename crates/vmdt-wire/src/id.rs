@@ -17,7 +17,8 @@ pub const NAME_LEN: usize = 64;
 
 /// A set of ASCII octets, one bit each, and how to say it in words.
 struct Alphabet {
-    bits: u128,
+    /// Two words: shifting one of 128 bits takes several instructions.
+    bits: [u64; 2],
     words: &'static str,
 }
 
@@ -32,7 +33,10 @@ impl Alphabet {
             }
             octet += 1;
         }
-        Self { bits, words }
+        Self {
+            bits: halves(bits),
+            words,
+        }
     }
 
     /// Printable ASCII except the blank and `others`.
@@ -46,14 +50,20 @@ impl Alphabet {
             octet += 1;
         }
         Self {
-            bits: bits & !set(others),
+            bits: halves(bits & !set(others)),
             words,
         }
     }
 
     const fn holds(&self, octet: u8) -> bool {
-        octet < 128 && self.bits >> octet & 1 == 1
+        let [low, high] = self.bits;
+        let word = if octet < 64 { low } else { high };
+        octet < 128 && word >> (octet & 63) & 1 == 1
     }
+}
+
+const fn halves(bits: u128) -> [u64; 2] {
+    [bits as u64, (bits >> 64) as u64]
 }
 
 const fn set(mut octets: &[u8]) -> u128 {
@@ -87,14 +97,10 @@ impl<const N: usize> Padded<N> {
             Some(place) => place.copy_from_slice(text.as_bytes()),
             None => return Err(IdError::TooLong { found, allowed: N }),
         }
-        match text
-            .bytes()
-            .enumerate()
-            .find(|&(_, octet)| !alphabet.holds(octet))
-        {
-            Some((offset, octet)) => Err(IdError::BadOctet {
+        match text.bytes().position(|octet| !alphabet.holds(octet)) {
+            Some(offset) => Err(IdError::BadOctet {
                 offset,
-                octet,
+                octet: text.as_bytes().get(offset).copied().unwrap_or_default(),
                 allowed: alphabet.words,
             }),
             None => Ok(Self(octets)),

@@ -182,16 +182,14 @@ impl<'a> Params<'a> {
         let Some(tag) = as_tag(last) else {
             return Ok(None);
         };
-        let offset = self.offset + before.len() + 1;
-        let out_of_range = LineErrorKind::OutOfRange {
-            found: Excerpt::of(last),
-            min: 0,
-            max: u32::MAX,
-        };
-        let tag = tag.ok_or(LineError {
-            kind: out_of_range,
+        let tag = tag.ok_or_else(|| LineError {
+            kind: LineErrorKind::OutOfRange {
+                found: Excerpt::of(last),
+                min: 0,
+                max: u32::MAX,
+            },
             field: "tag",
-            offset,
+            offset: self.offset + before.len() + 1,
         })?;
         self.rest = before;
         Ok(Some(tag))
