@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +77,7 @@ pub struct NodeBuilder {
     operators: BTreeMap<NodeId, String>,
     transport: Option<vmdt_rdt::Config>,
     rate_limit: Option<RateLimit>,
+    addresses: Vec<SocketAddr>,
     storage: Option<PathBuf>,
     expiry: Option<Duration>,
     repair_after: Option<Duration>,
@@ -108,6 +109,7 @@ impl Default for NodeBuilder {
             operators: BTreeMap::new(),
             transport: None,
             rate_limit: None,
+            addresses: Vec::new(),
             storage: None,
             expiry: None,
             repair_after: None,
@@ -146,6 +148,19 @@ impl NodeBuilder {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// An address at which this node can be reached, beside the one that the server sees; may be
+    /// called several times, for IPv4 and IPv6, and the first [`MAX_ADDRESSES`] count. Members try
+    /// them, in this order, when there is no answer where the server sees the node. A node that
+    /// listens on all addresses adds the one from which it reaches its first server, so that two
+    /// behind one address translator find each other.
+    ///
+    /// [`MAX_ADDRESSES`]: crate::core::MAX_ADDRESSES
+    #[must_use]
+    pub fn address(mut self, address: SocketAddr) -> Self {
+        self.addresses.push(address);
         self
     }
 
@@ -414,10 +429,16 @@ impl NodeBuilder {
         };
         let (mut config, prekey_file) = match who {
             Resolved::Open(id) => (CoreConfig::new(id, local.port(), servers), None),
-            Resolved::Sealed(sealing, prekey_file) => (
-                CoreConfig::sealed(*sealing, local.port(), servers),
-                prekey_file,
-            ),
+            Resolved::Sealed(sealing, prekey_file) => {
+                let mut addresses = self.addresses;
+                if local.ip().is_unspecified() {
+                    addresses.extend(towards(servers.first(), local.port()));
+                }
+                (
+                    CoreConfig::sealed(sealing.addresses(addresses), local.port(), servers),
+                    prekey_file,
+                )
+            }
         };
         let id = config.id();
         if let Some(octets) = self.segment {
@@ -567,6 +588,19 @@ impl NodeBuilder {
         }
         Ok(Resolved::Sealed(Box::new(sealing), prekey_file))
     }
+}
+
+/// The address from which this machine reaches a server, with this port. No packet is sent.
+fn towards(server: Option<&SocketAddr>, port: u16) -> Option<SocketAddr> {
+    let server = server?;
+    let any: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = std::net::UdpSocket::bind(any).ok()?;
+    socket.connect(server).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified() && !ip.is_loopback()).then(|| SocketAddr::new(ip, port))
 }
 
 /// A core in memory, or one with what the last run left.

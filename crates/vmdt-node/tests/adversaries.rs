@@ -326,6 +326,40 @@ fn a_server_that_names_a_false_address_gains_nothing_by_it() {
     }
 }
 
+/// What the server says does not suffice: a peer is looked for where it has signed that it is.
+#[test]
+fn a_member_is_found_where_its_profile_says_when_the_server_is_wrong() {
+    let mut w = world(33, 5, |_| {});
+    let at = w.hosts[1].address;
+    let now = w.now();
+    w.hosts[1].core.set_addresses(now, vec![at]);
+    w.run_for(Duration::from_secs(2));
+    let cluster = w.hosts[0].core.member().roster().next().unwrap().0;
+    let id = w.id(1);
+    let nowhere = Some("192.0.2.1:9".parse().unwrap());
+    let before = w.hosts[0].events.len();
+    for host in [0, 2, 3, 4] {
+        pushed(
+            &mut w,
+            host,
+            Message::Member {
+                cluster,
+                id,
+                state: MemberState::Back,
+                address: nowhere,
+                caps: Some(vmdt_wire::Caps::RDT),
+            },
+        );
+    }
+    w.send(0, 1, None, content(20_000)).unwrap();
+    w.run_for(Duration::from_secs(30));
+    assert_eq!(got(&w, 1), [&content(20_000)]);
+    let found = w.hosts[0].events[before..].iter().any(
+        |event| matches!(event, Event::PathUp { peer, address } if *peer == id && *address == at),
+    );
+    assert!(found, "{:?}", w.hosts[0].events);
+}
+
 #[test]
 fn a_server_that_hides_a_member_stops_what_goes_there_and_says_so() {
     let mut w = world(32, 5, |config| {

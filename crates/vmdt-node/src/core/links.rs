@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use vmdt_rdt::{CloseReason, Priority, WriteError};
 use vmdt_wire::{FlowId, Framing, Line, MemberState, Message, MessageId, NodeId};
 
-use super::config::MAX_SEGMENT;
+use super::config::{MAX_ADDRESSES, MAX_SEGMENT};
 use super::event::Event;
 use super::peer::{MAX_QUEUE, Path, Peer, QueuedShare, Turn, share_index};
 use super::placement::Carrier;
@@ -87,6 +87,57 @@ impl Core {
             .find_map(|m| m.address)
     }
 
+    /// Where a peer may be: where it was last, or the server sees it, and then where its signed
+    /// profile says that it is.
+    fn addresses_of(&mut self, now: Instant, id: NodeId) -> Vec<std::net::SocketAddr> {
+        let observed = self.address_of(id);
+        let peer = self.peer(now, id);
+        if observed.is_some() && !peer.claimed {
+            peer.address = observed;
+        }
+        let mut all: Vec<_> = peer.address.into_iter().chain(observed).collect();
+        if let Some(profile) = self.seal.as_ref().and_then(|seal| seal.profile(id)) {
+            let usable = |a: &&std::net::SocketAddr| {
+                a.port() != 0 && !a.ip().is_unspecified() && !a.ip().is_multicast()
+            };
+            all.extend(
+                profile
+                    .addresses()
+                    .iter()
+                    .filter(usable)
+                    .take(MAX_ADDRESSES),
+            );
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        all.retain(|address| seen.insert(*address));
+        all
+    }
+
+    /// A peer did not answer at one of its addresses: tries the next one, if there is one that was
+    /// not tried since it was last reached, or given up.
+    fn try_next_address(&mut self, now: Instant, id: NodeId) -> bool {
+        // whoever is no member is forgotten with each session, and what was tried with it
+        if !self.is_member(id) {
+            return false;
+        }
+        let addresses = self.addresses_of(now, id);
+        let peer = self.peer(now, id);
+        if peer.relayed || peer.path != Path::Connecting {
+            return false;
+        }
+        let at = usize::from(peer.tried) + 1;
+        let Some(next) = addresses.get(at).copied() else {
+            peer.tried = 0;
+            peer.claimed = false;
+            return false;
+        };
+        peer.tried = peer.tried.saturating_add(1);
+        self.session_over(now, id, false);
+        self.peer(now, id).path = Path::Connecting;
+        self.rdt.connect(now, id, next);
+        true
+    }
+
     /// Whether a direct path is known not to work.
     pub(super) fn path_is_down(&self, peer: NodeId) -> bool {
         self.peers.get(&peer).is_some_and(Peer::is_down)
@@ -94,11 +145,8 @@ impl Core {
 
     /// Begins to connect where that is due.
     pub(super) fn ensure_path(&mut self, now: Instant, id: NodeId) {
-        let address = self.address_of(id);
+        let first = self.addresses_of(now, id).first().copied();
         let peer = self.peer(now, id);
-        if address.is_some() {
-            peer.address = address;
-        }
         let due = match peer.path {
             Path::Idle => true,
             Path::Down { until } => until <= now,
@@ -107,8 +155,9 @@ impl Core {
         if !due {
             return;
         }
-        if let Some(address) = peer.address {
+        if let Some(address) = first {
             peer.path = Path::Connecting;
+            peer.tried = 0;
             self.rdt.connect(now, id, address);
         } else if self.may_relay(id) {
             self.peer(now, id).path = Path::Connecting;
@@ -312,6 +361,9 @@ impl Core {
                 p.relayed = is_relayed(address);
                 if !p.relayed {
                     p.address = Some(address);
+                    // where it answered is where it is looked for first
+                    p.claimed = p.tried > 0;
+                    p.tried = 0;
                 }
                 p.up(now);
                 if let Some(limit) = self.config.rate_limit {
@@ -376,6 +428,9 @@ impl Core {
     /// The direct path does not work: what may go through the server does, the rest is placed
     /// elsewhere.
     fn path_lost(&mut self, now: Instant, id: NodeId) {
+        if self.try_next_address(now, id) {
+            return;
+        }
         let was_relayed = std::mem::take(&mut self.peer(now, id).relayed);
         if !was_relayed && self.may_relay(id) {
             self.session_over(now, id, false);

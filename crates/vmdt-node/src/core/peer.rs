@@ -103,6 +103,10 @@ pub(crate) struct Arriving {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: Option<SocketAddr>,
+    /// It was reached at an address of its profile, and not where the server sees it.
+    pub(crate) claimed: bool,
+    /// Which of its addresses is being tried.
+    pub(crate) tried: u8,
     pub(crate) path: Path,
     /// The session is held, or tried, through the server.
     pub(crate) relayed: bool,
@@ -138,6 +142,8 @@ impl Peer {
         Peer {
             up_since: now,
             address: None,
+            claimed: false,
+            tried: 0,
             path: Path::Idle,
             relayed: false,
             profile_asked: None,
