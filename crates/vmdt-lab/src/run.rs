@@ -240,6 +240,14 @@ impl Common {
         Ok(Common { credentials })
     }
 
+    /// Has VMDT's nodes speak profile 1.0, which can be read on the way.
+    #[must_use]
+    pub fn open_profile(mut self) -> Common {
+        let setting = ("profile".to_owned(), "1.0".to_owned());
+        self.credentials.extend([setting]);
+        self
+    }
+
     fn start(&self, world: &World, plan: &Plan) -> Result<Started> {
         let contender = plan.contender;
         let mut args = self.credentials.clone();
@@ -268,7 +276,8 @@ impl Common {
         let mut helpers = Vec::new();
         if contender.name == "vmdt" {
             let at = SocketAddr::from((member_address(Member::Server), PORT));
-            let control = Args::from([("at".to_owned(), at.to_string())]);
+            let mut control = self.credentials.clone();
+            control.insert("at".to_owned(), at.to_string());
             let control = Peer::start(&world.server, "vmdt", "control", &control)?;
             put("server", control.expect("url", SETUP)?.join(" "));
             control.expect("ready", SETUP)?;
@@ -326,7 +335,8 @@ impl Common {
         if let Some((k, n)) = contender.policy {
             args.insert("k".to_owned(), k.to_string());
             args.insert("n".to_owned(), n.to_string());
-            let control = Args::from([("at".to_owned(), "127.0.0.1:7000".to_owned())]);
+            let mut control = self.credentials.clone();
+            control.insert("at".to_owned(), "127.0.0.1:7000".to_owned());
             let control = Peer::start(host, "vmdt", "control", &control)?;
             args.insert("server".to_owned(), control.expect("url", SETUP)?.join(" "));
             control.expect("ready", SETUP)?;

@@ -202,15 +202,11 @@ fn control_lines_are_read_in_both_framings_however_they_are_cut() {
     );
 }
 
-#[test]
-fn what_nodes_send_is_understood_to_the_last_octet() {
-    if !common::has_tshark() || !common::is_root() {
-        return;
-    }
-    common::use_program();
+/// What a sender, a receiver, two relays and a server put on the links.
+fn captured(common: &Common, name: &str) -> std::path::PathBuf {
     let contender = contender("VMDT 2 of 3").unwrap();
     let world = World::new(3, contender.relays).unwrap();
-    let file = common::scratch("nodes.pcap");
+    let file = common::scratch(name);
     world.emulator.capture(Some(&file)).unwrap();
     let plan = Plan {
         contender,
@@ -224,9 +220,46 @@ fn what_nodes_send_is_understood_to_the_last_octet() {
         outage: None,
         competing: false,
     };
-    let outcome = Common::new().unwrap().run(&world, &plan).unwrap();
+    let outcome = common.run(&world, &plan).unwrap();
     assert!(outcome.took.is_some());
     world.emulator.capture(None).unwrap();
+    file
+}
+
+#[test]
+fn of_what_sealed_nodes_send_the_headers_are_understood_and_nothing_else() {
+    if !common::has_tshark() || !common::is_root() {
+        return;
+    }
+    common::use_program();
+    let file = captured(&Common::new().unwrap(), "sealed-nodes.pcap");
+    let fields = [
+        "vmdt.profile",
+        "vmdt.type",
+        "_ws.malformed",
+        "vmdt.text",
+        "vmdt.sealed",
+    ];
+    let lines = tshark(&file, "!icmp && udp", &fields);
+    let rows: Vec<Vec<&str>> = lines.iter().map(|l| l.splitn(5, ';').collect()).collect();
+    let count = |keep: &dyn Fn(&[&str]) -> bool| rows.iter().filter(|row| keep(row)).count();
+    assert!(rows.len() > 100);
+    assert_eq!(count(&|row| row[0].starts_with("1.1")), rows.len());
+    assert!(
+        count(&|row| row[1] == "1" && !row[4].is_empty()) > 30,
+        "data"
+    );
+    assert_eq!(count(&|row| !row[2].is_empty()), 0);
+    assert_eq!(count(&|row| !row[3].is_empty()), 0, "no line can be read");
+}
+
+#[test]
+fn what_open_nodes_send_is_understood_to_the_last_octet() {
+    if !common::has_tshark() || !common::is_root() {
+        return;
+    }
+    common::use_program();
+    let file = captured(&Common::new().unwrap().open_profile(), "nodes.pcap");
 
     // one look at all of it; an ICMP error quotes datagrams in part
     let lines = tshark(

@@ -36,9 +36,18 @@ pub(crate) enum Helper {
 /// The largest message of a workload.
 const MAX_MESSAGE: usize = 256 << 20;
 
-async fn node(args: &Args) -> Result<Node> {
+/// Whether nodes speak profile 1.0, which can be read on the way.
+fn is_open(args: &Args) -> bool {
+    args.get("profile").is_some_and(|profile| profile == "1.0")
+}
+
+async fn node(args: &Args, id: &str) -> Result<Node> {
     let server: String = setting(args, "server")?;
-    let node = Node::builder()
+    let mut builder = Node::builder();
+    if is_open(args) {
+        builder = builder.open_profile(id);
+    }
+    let node = builder
         .server(server)
         .max_message(MAX_MESSAGE)
         .bind()
@@ -48,6 +57,12 @@ async fn node(args: &Args) -> Result<Node> {
 
 /// Joins the cluster that the receiver made, with the ticket that the lab passes on.
 async fn join(node: &Node, args: &Args) -> Result<Cluster> {
+    if is_open(args) {
+        // the only one there is
+        let clusters = node.list_clusters().await?;
+        let entry = clusters.first().context("no cluster was made")?;
+        return Ok(node.join_cluster(&entry.cluster).await?);
+    }
     let ticket: Ticket = setting(args, "ticket")?;
     Ok(node.join(&ticket).await?)
 }
@@ -56,27 +71,36 @@ async fn join(node: &Node, args: &Args) -> Result<Cluster> {
 pub(crate) async fn help(role: &str, args: &Args) -> Result<Helper> {
     if role == "control" {
         let at: SocketAddr = setting(args, "at")?;
-        let server = Server::bind(at).await?;
-        say(&format!("url {}", server.url().context("no key")?));
+        let server = if is_open(args) {
+            let server = Server::open(at).await?;
+            say(&format!("url {at}"));
+            server
+        } else {
+            let server = Server::bind(at).await?;
+            say(&format!("url {}", server.url().context("no key")?));
+            server
+        };
         say("ready");
         return Ok(Helper::Server(server));
     }
-    let node = node(args).await?;
+    let node = node(args, role).await?;
     let cluster = join(&node, args).await?;
     say("ready");
     Ok(Helper::Relay(node, cluster))
 }
 
 pub(crate) async fn serve(args: &Args, outbox: Outbox, inbox: Inbox) -> Result<()> {
-    let node = node(args).await?;
+    let node = node(args, "receiver").await?;
     let policy = Policy::k_of_n(setting(args, "k")?, setting(args, "n")?);
     let cluster = node.create_cluster(policy.max_members(255)).await?;
     // the others have to know both, the lab tells them
     say(&format!("id {}", node.id()));
-    say(&format!(
-        "ticket {}",
-        cluster.ticket().await?.encode().as_str()
-    ));
+    let ticket = if is_open(args) {
+        "none".to_owned()
+    } else {
+        cluster.ticket().await?.encode().to_string()
+    };
+    say(&format!("ticket {ticket}"));
     let (heard, from) = watch::channel(None);
     tokio::spawn(write(node.clone(), from, outbox));
     tokio::spawn(read(node, cluster, inbox, heard));
@@ -84,7 +108,7 @@ pub(crate) async fn serve(args: &Args, outbox: Outbox, inbox: Inbox) -> Result<(
 }
 
 pub(crate) async fn connect(args: &Args, outbox: Outbox, inbox: Inbox) -> Result<()> {
-    let node = node(args).await?;
+    let node = node(args, "sender").await?;
     let cluster = join(&node, args).await?;
     cluster.ready().await?;
     let receiver: NodeId = setting(args, "receiver")?;
