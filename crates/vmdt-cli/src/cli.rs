@@ -289,6 +289,9 @@ pub(crate) struct NodeArgs {
     /// Take files into this folder; without it they are refused
     #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) out: Option<PathBuf>,
+    /// Keep in this folder what outlives the process: shares held for others, transfers under way
+    #[arg(long, env = "VMDT_STORAGE", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) storage: Option<PathBuf>,
 }
 
 /// `N,K`: N shares of which K are needed.

@@ -166,6 +166,36 @@ fn a_server_keeps_its_key_and_its_clusters_over_a_restart() {
 }
 
 #[test]
+fn a_member_that_was_killed_goes_on_from_its_storage() {
+    let world = World::new();
+    let (_server, at) = server(&world);
+    let create = [
+        "node",
+        "--create",
+        "3,2",
+        "--server",
+        &at,
+        "--ticket-file",
+        "ticket",
+    ];
+    let mut first = world.start("n1", &create);
+    first.wait_for("ticket");
+    let words = ["node", "--ticket-file", "ticket", "--storage", "kept"];
+    let mut second = world.start("n2", &words);
+    let joined = second.wait_for("joined");
+    second.kill();
+    assert!(fs::read_dir(world.path("kept")).unwrap().count() > 0);
+    let mut again = world.start("n2", &words);
+    // the same member of the same cluster
+    assert_eq!(again.wait_for("joined"), joined);
+    let file = world.file("x", 1_000_000);
+    let (mut sender, code) = world.send(&["x", "--via", "ticket"]);
+    let mut receiver = world.start("receiver", &["recv", &code, "--out", "in"]);
+    assert_eq!((receiver.end(), sender.end()), (0, 0), "{:#?}", sender.seen);
+    assert!(common::same(&file, &world.path("in/x")));
+}
+
+#[test]
 fn files_go_over_the_members_of_a_cluster() {
     let world = World::new();
     let (_server, at) = server(&world);

@@ -111,6 +111,7 @@ pub(crate) async fn node(args: NodeArgs, settings: &Settings, out: &Out) -> Outc
     }
     wanted.call(args.name.as_deref());
     wanted.downloads = args.out;
+    wanted.storage = args.storage;
     // a service comes up whatever comes up first
     wanted.attempts = u64::MAX;
     let mut link = match stop::unless(Link::open(&wanted, &membership)).await {

@@ -50,6 +50,8 @@ pub(crate) struct NodeSettings {
     pub(crate) mode: Option<Mode>,
     /// Where files that members send by themselves go; without it they are refused.
     pub(crate) downloads: Option<PathBuf>,
+    /// Where what outlives the process goes; without it all of that is in memory.
+    pub(crate) storage: Option<PathBuf>,
 }
 
 impl NodeSettings {
@@ -67,6 +69,7 @@ impl NodeSettings {
             attempts: settings.number("max_retries") + 1,
             mode: None,
             downloads: None,
+            storage: None,
         })
     }
 
@@ -212,6 +215,9 @@ impl Link {
         .name(&settings.name);
         if let Some(folder) = &settings.downloads {
             builder = builder.downloads(folder);
+        }
+        if let Some(folder) = &settings.storage {
+            builder = builder.storage(folder);
         }
         if let Some(transport) = settings
             .mode

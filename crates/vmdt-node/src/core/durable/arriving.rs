@@ -176,16 +176,23 @@ impl Core {
         durable.then.extend(then);
     }
 
-    /// Whether a message that was rebuilt waits to be confirmed, as it came again.
+    /// Whether a message that was rebuilt waits to be confirmed: as it came again, or until what it
+    /// brought is on disk.
     pub(in crate::core) fn waits_again(
         &self,
         from: NodeId,
         transfer: MessageId,
         message: MessageId,
     ) -> bool {
+        let Some(durable) = &self.durable else {
+            return false;
+        };
         let handle = self.incoming_by_id.get(&(from, transfer));
         let arrival = handle.and_then(|handle| self.arrival(*handle));
-        arrival.is_some_and(|arrival| arrival.again.iter().any(|(_, m)| *m == message))
+        let again = arrival.is_some_and(|a| a.again.iter().any(|(_, m)| *m == message));
+        let out = durable.out.iter().flat_map(|out| &out.then);
+        let mut confirms = durable.then.iter().chain(out);
+        again || confirms.any(|then| matches!(then, Then::Confirm(.., m) if *m == message))
     }
 
     /// The last piece of a file is synced: when that is on disk, it gets its name.
