@@ -193,6 +193,8 @@ fn a_member_that_was_killed_goes_on_from_its_storage() {
     let mut receiver = world.start("receiver", &["recv", &code, "--out", "in"]);
     assert_eq!((receiver.end(), sender.end()), (0, 0), "{:#?}", sender.seen);
     assert!(common::same(&file, &world.path("in/x")));
+    again.interrupt();
+    assert_eq!(again.end(), 0);
 }
 
 #[test]

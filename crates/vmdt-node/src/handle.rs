@@ -14,7 +14,7 @@ use vmdt_seal::identity::PublicIdentity;
 use vmdt_seal::invite::{InviteTerms, Rights};
 use vmdt_seal::keyfile::KeyFileError;
 use vmdt_seal::ticket::{ServerAddress, Ticket};
-use vmdt_wire::{ClusterId, ClusterOptions, MessageId, NodeId};
+use vmdt_wire::{ClusterId, ClusterOptions, ErrorCode, MessageId, NodeId};
 
 use crate::builder::NodeBuilder;
 use crate::code::CodeFailure;
@@ -482,7 +482,8 @@ impl Node {
     }
 
     /// Joins the cluster of a ticket, in profile 1.1. The node must have been built with the
-    /// ticket's server: see [`NodeBuilder::ticket`](crate::NodeBuilder::ticket).
+    /// ticket's server: see [`NodeBuilder::ticket`](crate::NodeBuilder::ticket). A node that is in
+    /// it already, as one that was started again with its storage, is told so at once.
     ///
     /// # Errors
     /// [`NodeError::Cluster`] when the ticket is no good, [`NodeError::Request`] with the server's
@@ -493,13 +494,28 @@ impl Node {
     pub async fn join(&self, ticket: &Ticket) -> Result<Cluster, NodeError> {
         let what = "joining a cluster";
         let ticket = ticket.clone();
-        let make = move |core: &mut Core, now| core.join_sealed(now, &ticket);
-        match self.ask_signed(what, make).await? {
-            Reply::Joined { cluster, .. } => Ok(Cluster {
+        let id = ticket.cluster();
+        let is_in = move |core: &mut Core, _| core.member().cluster(id).is_some();
+        if self.with(is_in).await? {
+            return Ok(Cluster {
                 node: self.clone(),
-                id: cluster,
-            }),
-            _ => Err(NodeError::UnexpectedReply { what }),
+                id,
+            });
+        }
+        let make = move |core: &mut Core, now| core.join_sealed(now, &ticket);
+        let joined = Cluster {
+            node: self.clone(),
+            id,
+        };
+        match self.ask_signed(what, make).await {
+            Ok(Reply::Joined { .. }) => Ok(joined),
+            Ok(_) => Err(NodeError::UnexpectedReply { what }),
+            // its place was being taken again just now
+            Err(NodeError::Request {
+                cause: RequestError::Refused(error),
+                ..
+            }) if error.code == ErrorCode::AlreadyMember => Ok(joined),
+            Err(error) => Err(error),
         }
     }
 

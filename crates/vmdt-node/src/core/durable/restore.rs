@@ -8,7 +8,7 @@ use vmdt_control::{Reply, Request, RequestError, RequestId};
 use vmdt_pool::{Anchor, Pool, StorageError, Store};
 use vmdt_rdt::Priority;
 use vmdt_ssms::Threshold;
-use vmdt_wire::{ClusterId, Message, MessageId, MessageName, NodeId};
+use vmdt_wire::{ClusterId, ErrorCode, Message, MessageId, MessageName, NodeId};
 
 use super::records::{Arriving, End, Key, Reader, SPACE, Sending, SpreadRecord, Writer};
 use super::{Durable, Send, Spread};
@@ -366,6 +366,12 @@ impl Core {
         };
         match result {
             Ok(_) => self.pump_sources(now),
+            // the application asked for it as well, and was first
+            Err(RequestError::Refused(error)) if error.code == ErrorCode::AlreadyMember => {
+                self.pump_sources(now);
+            }
+            // the node ends; the next run takes its place again
+            Err(RequestError::Stopped) => {}
             Err(RequestError::Refused(error)) => {
                 let reason = error.to_string();
                 durable.clusters.remove(&cluster);
