@@ -31,7 +31,7 @@ use crate::sealed::{INVITES, person};
 use crate::shares::sealed;
 
 /// Lines of all types in the bar form, whose parameters are also those of the slash form.
-const LINES: [&str; 31] = [
+const LINES: [&str; 32] = [
     "CREATE_CLUSTER|client_12345|5|3",
     "CREATE_CLUSTER|client_12345|5|3|open=1,max=8|~7",
     "JOIN_CLUSTER|client_12345|cluster_12345",
