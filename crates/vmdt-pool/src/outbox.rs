@@ -28,8 +28,9 @@ pub struct OutboxConfig {
     pub max_octets: u64,
     /// How long a message is tried. Default 7 days.
     pub ttl: Duration,
-    /// How long after a share was given to its holder without a confirmation it is given again.
-    /// Doubles each time, up to 64 times this. Default 2 s.
+    /// How long after a share was given to its holder without a confirmation it is given again,
+    /// and how long after that the receivers that have not acknowledged are told again. Doubles
+    /// each time, up to 64 times this. Default 2 s.
     pub retry: Duration,
 }
 
@@ -373,11 +374,9 @@ impl Outbox {
         if sent.confirmed.insert(index) {
             self.journal.mark(Key::Entry(message));
         }
-        if sent.open(local).next().is_none() {
-            self.timers.cancel(Timer::Retry(message));
-            if !core::mem::replace(&mut sent.placed, true) {
-                self.events.push_back(OutboxEvent::Placed { message });
-            }
+        let placed = sent.open(local).next().is_none();
+        if placed && !core::mem::replace(&mut sent.placed, true) {
+            self.events.push_back(OutboxEvent::Placed { message });
         }
         true
     }
@@ -433,15 +432,12 @@ impl Outbox {
     /// Asks for everything that is open to be sent, and sets the time to repeat that.
     fn push(&mut self, now: Instant, message: MessageId) {
         self.push_to(message, None);
-        let local = self.config.local;
         let Some(sent) = self.messages.get_mut(&message) else {
             return;
         };
-        if sent.open(local).next().is_some() {
-            let wait = self.config.retry.saturating_mul(1 << sent.tries.min(6));
-            sent.tries = sent.tries.saturating_add(1);
-            self.timers.set(Timer::Retry(message), after(now, wait));
-        }
+        let wait = self.config.retry.saturating_mul(1 << sent.tries.min(6));
+        sent.tries = sent.tries.saturating_add(1);
+        self.timers.set(Timer::Retry(message), after(now, wait));
     }
 
     fn push_to(&mut self, message: MessageId, only: Option<NodeId>) {
@@ -452,10 +448,13 @@ impl Outbox {
         let wanted = |node: &NodeId| *node != local && only.is_none_or(|only| only == *node);
         let waiting = sent.announcement.receivers();
         let waiting = waiting.filter(|receiver| !sent.delivered.contains(receiver));
-        let told: BTreeSet<_> = waiting
-            .chain(sent.holders.iter().copied())
-            .filter(wanted)
-            .collect();
+        // Once every share is placed, only the receivers may not have heard: a receiver that was
+        // killed, or whose ACK was lost with a restart, is reached by this alone.
+        let holders = sent
+            .holders
+            .iter()
+            .filter(|_| only.is_some() || !sent.placed);
+        let told: BTreeSet<_> = waiting.chain(holders.copied()).filter(wanted).collect();
         for to in told {
             self.events.push_back(OutboxEvent::Announce { message, to });
         }
