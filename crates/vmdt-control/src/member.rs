@@ -414,6 +414,7 @@ impl Member {
             _ => {}
         }
         self.expire_requests(now);
+        self.settle_rosters(now);
     }
 
     /// When to call [`Member::handle_timeout`]; `None` when nothing is due ever.
@@ -429,7 +430,8 @@ impl Member {
         };
         // Requests are numbered in the order in which they expire.
         let request = self.waiting.values().next().map(|w| w.deadline);
-        link.into_iter().chain(request).min()
+        let settles = self.roster.settles();
+        link.into_iter().chain(request).chain(settles).min()
     }
 
     /// What the driver has to do next.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use bytes::Bytes;
 use vmdt_seal::descriptor::Descriptor;
@@ -26,6 +27,15 @@ pub struct RosterMember {
     stale: bool,
 }
 
+impl RosterMember {
+    /// Whether the server has announced it since our last return. Members of a sealed
+    /// cluster that it has not announced count for 30 s as what they were.
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        !self.stale
+    }
+}
+
 /// A cluster this member is in.
 ///
 /// While the server cannot be reached it says what was known last, so that
@@ -42,6 +52,8 @@ pub struct ClusterRoster {
     /// Between our return and the last announcement after it nothing is counted:
     /// who is remembered as present may be gone.
     syncing: bool,
+    /// Until when those count whom the server has not announced since our return.
+    settles: Option<Instant>,
     sealed: Option<Box<SealedRoster>>,
 }
 
@@ -206,6 +218,7 @@ impl ClusterRoster {
             confirmed: true,
             counts,
             syncing: false,
+            settles: None,
             sealed: None,
         };
         roster.recount();
@@ -328,13 +341,26 @@ impl ClusterRoster {
         }
     }
 
-    /// The announcements that followed [`ClusterRoster::rejoined`] are complete:
-    /// returns who left while we were away.
-    pub(crate) fn synced(&mut self) -> (Vec<NodeId>, Option<ClusterState>) {
+    /// The announcements that followed [`ClusterRoster::rejoined`] are complete. A
+    /// server that has lost everything hears of a sealed cluster from its members,
+    /// one after the other: their memberships are signed, so that whoever it did not
+    /// announce counts until `until`. In an open cluster the server's word counts at
+    /// once. Returns who left while we were away.
+    pub(crate) fn synced(&mut self, until: Instant) -> (Vec<NodeId>, Option<ClusterState>) {
+        self.syncing = false;
+        if self.sealed.is_none() || !self.members.values().any(|member| member.stale) {
+            return self.settle();
+        }
+        self.settles = Some(until);
+        (Vec::new(), self.recount())
+    }
+
+    /// Forgets whom the server has not announced since our return.
+    fn settle(&mut self) -> (Vec<NodeId>, Option<ClusterState>) {
+        self.settles = None;
         let stale = self.members.iter().filter(|(_, member)| member.stale);
         let left: Vec<NodeId> = stale.map(|(&id, _)| id).collect();
         self.members.retain(|_, member| !member.stale);
-        self.syncing = false;
         (left, self.recount())
     }
 }
@@ -412,6 +438,23 @@ impl Roster {
     pub(crate) fn disconnected(&mut self) {
         for cluster in self.clusters.values_mut() {
             cluster.confirmed = false;
+            cluster.settles = None;
         }
+    }
+
+    /// When members that have not returned are forgotten next.
+    pub(crate) fn settles(&self) -> Option<Instant> {
+        self.clusters.values().filter_map(|c| c.settles).min()
+    }
+
+    /// A cluster in which that is due: who is forgotten, and its new state if it changed.
+    pub(crate) fn settle_next(
+        &mut self,
+        now: Instant,
+    ) -> Option<(ClusterId, Vec<NodeId>, Option<ClusterState>)> {
+        let mut all = self.clusters.iter_mut();
+        let (id, cluster) = all.find(|(_, c)| c.settles.is_some_and(|at| at <= now))?;
+        let (left, state) = cluster.settle();
+        Some((*id, left, state))
     }
 }

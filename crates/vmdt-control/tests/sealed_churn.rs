@@ -35,6 +35,8 @@ const TODAY: u64 = 1_700_000_000_000;
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 const GRACE: Duration = Duration::from_secs(2 * 3_600);
 const IDLE: Duration = Duration::from_secs(90);
+/// How long whom the server has not announced since a return is remembered.
+const RETURN_TIME: Duration = Duration::from_secs(30);
 /// The first peers create a cluster each and stay in it.
 const CREATORS: usize = 3;
 const PEERS: usize = 8;
@@ -112,6 +114,8 @@ struct Peer {
     down_until: Option<Instant>,
     /// When the server last got a line on `far`.
     last_line: Instant,
+    /// When it last returned to a cluster.
+    returned: Instant,
     /// The clusters it has joined and not left.
     wants: BTreeSet<usize>,
     events: Vec<MemberEvent>,
@@ -152,6 +156,7 @@ impl World {
                 cut: false,
                 down_until: None,
                 last_line: start,
+                returned: start,
                 wants: BTreeSet::new(),
                 events: Vec::new(),
             }
@@ -264,6 +269,9 @@ impl World {
                             .unwrap();
                         let lost = !self.peers[peer].wants.contains(&c);
                         assert!(lost, "{}: {peer} lost {c}: {reason:?}", self.place());
+                    }
+                    if matches!(event, MemberEvent::Rejoined { .. }) {
+                        self.peers[peer].returned = self.now;
                     }
                     self.peers[peer].events.push(event);
                 }
@@ -602,8 +610,13 @@ impl World {
                     continue;
                 };
                 let me = self.id(peer);
+                // Whom it knew before it returned, it counts for a time.
+                let announced = roster.members().filter(|(_, m)| m.is_announced());
                 let known: BTreeMap<NodeId, bool> =
-                    roster.members().map(|(id, m)| (id, m.present)).collect();
+                    announced.map(|(id, m)| (id, m.present)).collect();
+                let all = known.len() == roster.members().count();
+                let returned = self.now - self.peers[peer].returned;
+                assert!(all || returned <= RETURN_TIME, "{place}, {c}: peer {peer}");
                 let mut others = expected.clone();
                 others.remove(&me);
                 assert_eq!(known, others, "{place}, {c}: the roster of peer {peer}");

@@ -110,6 +110,12 @@ async fn with_every_server_down_members_go_on_and_return_to_whichever_is_back() 
     let mut inbox = dave.events();
     let member = within("joining", dave.join(&ticket)).await.unwrap();
     within("readiness", member.ready()).await.unwrap();
+    event(
+        "word of the newcomer",
+        &mut inboxes[0],
+        |event| matches!(event, Event::Member { id, .. } if *id == dave.id()),
+    )
+    .await;
     sends(&nodes[0], &dave, &mut inbox, b"who has come later").await;
     for node in nodes.iter().chain([&dave]) {
         node.close().await;

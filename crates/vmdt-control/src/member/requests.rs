@@ -1,7 +1,7 @@
 //! Requests and their replies, and what the server says unasked.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vmdt_wire::{ClusterId, ClusterInfo, ErrorCode, Framing, Line, MemberState, Message, NodeId};
 
@@ -9,6 +9,10 @@ use super::{Link, Member};
 use crate::error::{LinkError, RequestError, ServerError};
 use crate::event::{MemberEvent, Reply, Request, RequestId};
 use crate::state::ClusterState;
+
+/// How long members of a sealed cluster have to return to a server that we returned to: it may
+/// know of them only by themselves. Several times the longest pause between two attempts.
+const RETURN_TIME: Duration = Duration::from_secs(30);
 
 /// A request without its result.
 #[derive(Debug)]
@@ -226,7 +230,7 @@ impl Member {
                 self.described(cluster, request, line.message);
             }
             Purpose::Fetch(id) => self.fetched(id, line.message),
-            Purpose::Sync(cluster) => self.synced(cluster),
+            Purpose::Sync(cluster) => self.synced(now, cluster),
             Purpose::Undo | Purpose::Repeat => {}
             Purpose::LateLeave(cluster) => {
                 if matches!(line.message, Message::Ok { .. }) {
@@ -297,11 +301,27 @@ impl Member {
         self.send(Purpose::Sync(cluster), ask);
     }
 
-    fn synced(&mut self, cluster: ClusterId) {
+    fn synced(&mut self, now: Instant, cluster: ClusterId) {
         let Some(roster) = self.roster.cluster_mut(cluster) else {
             return;
         };
-        let (left, state) = roster.synced();
+        let (left, state) = roster.synced(now + RETURN_TIME);
+        self.left_meanwhile(cluster, left, state);
+    }
+
+    /// Members that have not returned in time after a server did are forgotten.
+    pub(super) fn settle_rosters(&mut self, now: Instant) {
+        while let Some((cluster, left, state)) = self.roster.settle_next(now) {
+            self.left_meanwhile(cluster, left, state);
+        }
+    }
+
+    fn left_meanwhile(
+        &mut self,
+        cluster: ClusterId,
+        left: Vec<NodeId>,
+        state: Option<ClusterState>,
+    ) {
         for id in left {
             self.events.push_back(MemberEvent::Push(Message::Member {
                 cluster,
