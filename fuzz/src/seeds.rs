@@ -89,6 +89,7 @@ pub(crate) fn udp_headers() -> Vec<Vec<u8>> {
         (PacketType::Data, Vec::new()),
         (PacketType::Data, b"some octets of a flow".to_vec()),
         (PacketType::Heartbeat, Vec::new()),
+        (PacketType::Datagram, b"octets of no flow".to_vec()),
     ];
     for kind in [SynKind::Offer, SynKind::Accept { echo: one }] {
         let mut payload = Vec::new();

@@ -180,7 +180,7 @@ pub(crate) struct Session {
     unproven: Option<Unproven>,
     /// An accept to send: where, and the offer's session id.
     accept: Option<(SocketAddr, NonZeroU32)>,
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
     ended: bool,
 
     last_received: Instant,
@@ -447,6 +447,12 @@ impl Session {
         self.repeat_confirmation(now);
     }
 
+    /// The number after the largest that arrived, as on the wire.
+    #[cfg(test)]
+    pub(crate) fn next_arrival(&self) -> u32 {
+        crate::packet_number::truncate(self.ack.largest().unwrap() + 1)
+    }
+
     /// Seals so many packets that nobody gets.
     #[cfg(test)]
     pub(crate) fn burn(&mut self, now: Instant, count: u32) {
@@ -618,12 +624,12 @@ impl Session {
             peer: self.peer,
             reason,
         });
-        self.closing = Some(Closing {
+        self.closing = Some(Box::new(Closing {
             fin,
             due: true,
             again_at: None,
             until: now + self.rtt.pto_base(self.config.max_ack_delay) * 3,
-        });
+        }));
         true
     }
 
