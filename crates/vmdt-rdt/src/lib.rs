@@ -150,6 +150,7 @@ mod ecn;
 mod endpoint;
 mod error;
 mod event;
+mod first_flight;
 mod half_open;
 mod limiter;
 mod pacing;
