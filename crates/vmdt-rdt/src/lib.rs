@@ -124,6 +124,8 @@
 //! - *Addresses*: a session follows its peer to where its newest authentic packet came from. Until
 //!   the peer has acknowledged a packet sent there, no more than three times of what came from
 //!   there is sent; where it does not, the session returns to the address before.
+//! - *Datagrams*: [`Endpoint::send_datagram`] sends octets once, outside of any flow. They arrive at
+//!   most once, in no order, as [`Event::Datagram`].
 //! - *Profiles do not mix*: a sealed endpoint hears and offers no open session, and the reverse.
 //!
 //! Handshakes and packets are those of [`vmdt_seal`]; its feature `ring`, by the feature of that
@@ -144,11 +146,13 @@ mod ack;
 mod answers;
 mod config;
 pub mod congestion;
+mod datagrams;
 mod delivery_rate;
 mod ecn;
 mod endpoint;
 mod error;
 mod event;
+mod first_flight;
 mod half_open;
 mod limiter;
 mod pacing;
@@ -174,7 +178,7 @@ mod tombstones;
 pub use config::{Config, Integrity, LossDetection};
 pub use ecn::EcnCodepoint;
 pub use endpoint::Endpoint;
-pub use error::{ConfigError, WriteError};
+pub use error::{ConfigError, DatagramError, WriteError};
 pub use event::{CODE_FALSE_ACK, CloseReason, Event, Transmit};
 pub use limiter::{RateLimit, TokenBucket};
 #[cfg(feature = "qlog")]

@@ -12,6 +12,7 @@ mod trace;
 mod transmit;
 
 pub(crate) use protection::Protection;
+pub(crate) use receive::Room;
 pub(crate) use transmit::write_syn;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,10 +31,12 @@ use vmdt_wire::{FlowId, NodeId};
 use crate::ack::AckState;
 use crate::config::{Config, HEADER_OCTETS};
 use crate::congestion::Controller;
+use crate::datagrams::DatagramQueue;
 use crate::delivery_rate::DeliveryRate;
 use crate::ecn::{EcnReceived, EcnSender};
-use crate::error::WriteError;
+use crate::error::{DatagramError, WriteError};
 use crate::event::{CloseReason, Event};
+use crate::first_flight::FirstFlight;
 use crate::limiter::{RateLimit, TokenBucket};
 use crate::pacing::Pacer;
 use crate::packet_number::first_number;
@@ -51,6 +54,9 @@ use crate::stats::PathStats;
 const MIN_PAYLOAD: u16 = 64;
 /// Octets of a FIN without words.
 const FIN_FIXED: usize = 4;
+/// Datagrams worth having in the queue: as many as leave in this time, and at least so many.
+const DATAGRAM_TIME: Duration = Duration::from_millis(2);
+const DATAGRAM_AHEAD: u64 = 3;
 /// Shortest idle timeout a peer can hold us to.
 const MIN_IDLE: Duration = Duration::from_millis(100);
 
@@ -138,6 +144,7 @@ pub(crate) struct Session {
 
     rtt: RttEstimator,
     controller: Box<dyn Controller>,
+    first_flight: FirstFlight,
     pacer: Pacer,
     delivery: DeliveryRate,
     /// The user's limit.
@@ -152,6 +159,8 @@ pub(crate) struct Session {
     app_limited: bool,
 
     send: SendFlows,
+    /// Once there was a datagram to send.
+    datagrams: Option<Box<DatagramQueue>>,
     recv: RecvFlows,
     ack: AckState,
     /// Flow of the newest DATA, to be named in the next ACK.
@@ -173,7 +182,7 @@ pub(crate) struct Session {
     unproven: Option<Unproven>,
     /// An accept to send: where, and the offer's session id.
     accept: Option<(SocketAddr, NonZeroU32)>,
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
     ended: bool,
 
     last_received: Instant,
@@ -223,6 +232,7 @@ impl Session {
             idle_timeout: config.idle_timeout,
             rtt: RttEstimator::new(config.initial_rtt),
             controller: config.congestion.build(now, datagram),
+            first_flight: config.new_flight(datagram),
             pacer: Pacer::new(datagram),
             delivery: DeliveryRate::new(now),
             limiter: None,
@@ -242,6 +252,7 @@ impl Session {
                 control_buffer: config.control_buffer,
                 tombstones: config.max_tombstones,
             }),
+            datagrams: None,
             recv: RecvFlows::new(RecvLimits {
                 flows: config.max_recv_flows,
                 flow_window: config.flow_window,
@@ -439,6 +450,12 @@ impl Session {
         self.repeat_confirmation(now);
     }
 
+    /// The number after the largest that arrived, as on the wire.
+    #[cfg(test)]
+    pub(crate) fn next_arrival(&self) -> u32 {
+        crate::packet_number::truncate(self.ack.largest().unwrap() + 1)
+    }
+
     /// Seals so many packets that nobody gets.
     #[cfg(test)]
     pub(crate) fn burn(&mut self, now: Instant, count: u32) {
@@ -610,12 +627,12 @@ impl Session {
             peer: self.peer,
             reason,
         });
-        self.closing = Some(Closing {
+        self.closing = Some(Box::new(Closing {
             fin,
             due: true,
             again_at: None,
             until: now + self.rtt.pto_base(self.config.max_ack_delay) * 3,
-        });
+        }));
         true
     }
 
@@ -627,6 +644,65 @@ impl Session {
     pub(crate) fn finish(&mut self, flow: FlowId) -> Result<(), WriteError> {
         self.check_writable()?;
         self.send.finish(flow)
+    }
+
+    /// Queues a datagram.
+    pub(crate) fn send_datagram(
+        &mut self,
+        now: Instant,
+        payload: Bytes,
+    ) -> Result<(), DatagramError> {
+        match self.state.get() {
+            SessionState::Connecting => return Err(DatagramError::NoSession),
+            SessionState::Draining => return Err(DatagramError::Closing),
+            SessionState::Established => {}
+        }
+        let limit = self.max_datagram().ok_or(DatagramError::NotSealed)?;
+        let octets = payload.len();
+        if octets == 0 {
+            return Err(DatagramError::Empty);
+        }
+        if octets > limit {
+            return Err(DatagramError::TooLarge { octets, limit });
+        }
+        let (framing, target) = (self.framing(), self.datagram_target());
+        let limit = self.config.datagram_buffer;
+        let queue = self.datagrams.get_or_insert_default();
+        let first = queue.is_empty();
+        queue.push(payload, framing, limit, target)?;
+        if first {
+            self.update_pacing(now);
+        }
+        Ok(())
+    }
+
+    /// Octets of datagrams that wait.
+    fn datagrams_queued(&self) -> usize {
+        self.datagrams.as_ref().map_or(0, |queue| queue.octets())
+    }
+
+    /// The largest payload of a datagram now; `None`: the session has none, or not yet.
+    pub(crate) fn max_datagram(&self) -> Option<usize> {
+        let ready = self.protection.is_some() && self.state.is_established();
+        ready.then_some(self.max_payload)
+    }
+
+    /// Octets of datagrams that are worth handing over now.
+    pub(crate) fn datagram_room(&self) -> usize {
+        self.max_datagram().map_or(0, |_| {
+            self.datagram_target()
+                .saturating_sub(self.datagrams_queued())
+        })
+    }
+
+    /// Octets of datagrams that keep the path busy until the application is asked again: what is
+    /// more waits better with the application, which can still change its mind.
+    fn datagram_target(&self) -> usize {
+        let least = DATAGRAM_AHEAD * self.datagram();
+        let paced = self.pacer.per(DATAGRAM_TIME).max(least);
+        usize::try_from(paced)
+            .unwrap_or(usize::MAX)
+            .min(self.config.datagram_buffer)
     }
 
     pub(crate) fn set_flow_priority(
@@ -733,6 +809,7 @@ impl Session {
             bandwidth: self.controller.bandwidth(),
             bytes_in_flight: self.sent.in_flight(),
             queued: self.send.queued(),
+            datagrams_queued: self.datagrams_queued(),
             held: self.recv.held(),
             send_flows: self.send.len(),
             recv_flows: self.recv.len(),
@@ -743,11 +820,42 @@ impl Session {
     }
 
     fn update_pacing(&mut self, now: Instant) {
-        let rate = self.controller.pacing_rate().unwrap_or_else(|| {
-            let slow_start = self.controller.in_slow_start();
-            Pacer::rate_for(self.controller.window(), self.rtt.smoothed(), slow_start)
-        });
+        let window = self.controller.window();
+        let flight = self.first_flight_rate();
+        let rate = match self.controller.pacing_rate() {
+            Some(rate) => rate.max(flight),
+            None if window <= self.first_flight.window() && flight > 0 => flight,
+            None => {
+                let slow_start = self.controller.in_slow_start();
+                Pacer::rate_for(window, self.rtt.smoothed(), slow_start)
+            }
+        };
         self.pacer.set_rate(now, rate);
+    }
+
+    /// What may be in flight: as the controller says, and at first one flight over a round trip
+    /// that was measured.
+    fn window(&self) -> u64 {
+        let flight = if self.takes_first_flight() {
+            self.first_flight.window()
+        } else {
+            0
+        };
+        self.controller.window().max(flight)
+    }
+
+    fn first_flight_rate(&self) -> u64 {
+        if self.takes_first_flight() {
+            self.first_flight.rate(self.rtt.smoothed())
+        } else {
+            0
+        }
+    }
+
+    /// Whether the first flight is for what waits: datagrams, on a path that was measured. Flows
+    /// begin as their controller says.
+    fn takes_first_flight(&self) -> bool {
+        self.rtt.has_sample() && self.datagrams_queued() > 0
     }
 }
 

@@ -15,6 +15,7 @@ use crate::packet_number::expand_seq;
 use crate::path_mtu::PathMtu;
 use crate::send_flows::{AckEffect, SegmentRef, SendFlows};
 use crate::sent::{Content, LossReport, Settled};
+use crate::stats::PathStats;
 
 /// Probe timeouts that losses without an ACK between them must span (RFC 9002 section 7.6.1).
 const PERSISTENT_CONGESTION_THRESHOLD: u32 = 3;
@@ -105,6 +106,7 @@ impl Session {
         };
         if packets > 0 {
             self.stats.ce_reported += packets;
+            self.first_flight.on_congested(sent_at);
             self.controller.on_marked(&Marked {
                 now,
                 sent_at,
@@ -171,7 +173,7 @@ impl Session {
                     self.send.reopen(notice.flow);
                 }
             }
-            Content::Heartbeat => {}
+            Content::Heartbeat | Content::Datagram => {}
             Content::MtuProbe(size) => {
                 self.mtu.on_probe_acked(now, size);
                 self.adopt_payload();
@@ -199,12 +201,16 @@ impl Session {
         else {
             return;
         };
+        let in_flight = self.sent.in_flight();
+        // Of the first flight no less than a window was under way.
+        let app_limited = self.app_limited && !self.first_flight.is_lent();
+        self.first_flight.on_acked(octets, in_flight);
         self.controller.on_ack(&Acked {
             now,
             sent_at,
             octets,
-            in_flight: self.sent.in_flight(),
-            app_limited: self.app_limited,
+            in_flight,
+            app_limited,
             latest_rtt: self.rtt.latest(),
             smoothed_rtt: self.rtt.smoothed(),
             min_rtt: self.rtt.min(),
@@ -226,6 +232,7 @@ impl Session {
             notice_queue,
             mtu,
             ecn,
+            stats,
             config,
             #[cfg(feature = "qlog")]
             log,
@@ -237,7 +244,7 @@ impl Session {
             if let Some(log) = log {
                 log.lost(now, packet.number);
             }
-            requeue(&packet, send, notices, notice_queue, (mtu, ecn));
+            requeue(&packet, send, notices, notice_queue, (mtu, ecn, stats));
         });
         self.on_losses(now, &report);
     }
@@ -251,6 +258,7 @@ impl Session {
             notice_queue,
             mtu,
             ecn,
+            stats,
             #[cfg(feature = "qlog")]
             log,
             ..
@@ -260,7 +268,7 @@ impl Session {
             if let Some(log) = log {
                 log.lost(now, packet.number);
             }
-            requeue(&packet, send, notices, notice_queue, (mtu, ecn));
+            requeue(&packet, send, notices, notice_queue, (mtu, ecn, stats));
         });
         self.on_losses(now, &report);
     }
@@ -274,6 +282,7 @@ impl Session {
             notice_queue,
             mtu,
             ecn,
+            stats,
             #[cfg(feature = "qlog")]
             log,
             ..
@@ -283,7 +292,7 @@ impl Session {
             if let Some(log) = log {
                 log.lost(now, packet.number);
             }
-            requeue(&packet, send, notices, notice_queue, (mtu, ecn));
+            requeue(&packet, send, notices, notice_queue, (mtu, ecn, stats));
         });
         self.on_losses(now, &report);
     }
@@ -312,6 +321,7 @@ impl Session {
             let until = now + self.config.dead_after.max(patience);
             self.oversized_until.get_or_insert(until);
         }
+        self.first_flight.on_congested(sent_at);
         self.controller.on_loss(&Lost {
             now,
             sent_at,
@@ -321,6 +331,7 @@ impl Session {
         let period = self.rtt.pto_base(self.config.max_ack_delay) * PERSISTENT_CONGESTION_THRESHOLD;
         if self.rtt.has_sample() && report.longest_run >= period {
             self.stats.persistent_congestion += 1;
+            self.first_flight.end();
             self.controller.on_persistent_congestion(now);
         }
         self.update_pacing(now);
@@ -334,7 +345,7 @@ fn requeue(
     send: &mut SendFlows,
     notices: &BTreeMap<u64, FlowNotice>,
     notice_queue: &mut VecDeque<u64>,
-    (mtu, ecn): (&mut PathMtu, &mut EcnSender),
+    (mtu, ecn, stats): (&mut PathMtu, &mut EcnSender, &mut PathStats),
 ) {
     ecn.on_lost(packet.number);
     let payload = usize::from(packet.octets).saturating_sub(HEADER_OCTETS);
@@ -359,6 +370,7 @@ fn requeue(
                 notice_queue.push_back(number);
             }
         }
+        Content::Datagram => stats.datagrams_lost += 1,
         Content::Heartbeat => {}
         Content::MtuProbe(size) => mtu.on_probe_lost(size),
     }
