@@ -170,12 +170,32 @@ impl Node {
     /// # Cancel safety
     /// When the future is dropped a number may stay taken at the server for 10 minutes.
     pub async fn offer_code(&self) -> Result<CodeOffer, NodeError> {
+        self.offer(None).await
+    }
+
+    /// As [`offer_code`](Self::offer_code), for somebody who was told `earlier` by a run that
+    /// ended: its words are kept if the server gives out its number again, which it does when no
+    /// other is free below it. Otherwise the code is a new one. Each offer allows one guess.
+    ///
+    /// # Errors
+    /// As for [`offer_code`](Self::offer_code).
+    ///
+    /// # Cancel safety
+    /// As for [`offer_code`](Self::offer_code).
+    pub async fn offer_code_again(&self, earlier: &Code) -> Result<CodeOffer, NodeError> {
+        self.offer(Some(earlier)).await
+    }
+
+    async fn offer(&self, earlier: Option<&Code>) -> Result<CodeOffer, NodeError> {
         let what = "asking for a code";
         let Reply::Code { number } = self.ask(what, Request::CodeOpen).await? else {
             return Err(NodeError::UnexpectedReply { what });
         };
         let arrivals = self.listen(number).await?;
-        let code = Code::generate(number, &mut rng()?).map_err(CodeFailure::from)?;
+        let code = match earlier {
+            Some(earlier) if earlier.number() == number => earlier.clone(),
+            _ => Code::generate(number, &mut rng()?).map_err(CodeFailure::from)?,
+        };
         Ok(CodeOffer {
             node: self.clone(),
             code,

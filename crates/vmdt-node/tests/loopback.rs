@@ -423,6 +423,20 @@ async fn a_spoken_code_hands_over_a_ticket_and_a_wrong_one_ends_it() {
             .await
             .is_err()
     );
+    // Who offers it again keeps the words, with the number if that is free.
+    let again = nodes[0].offer_code_again(&right);
+    let again = within("the code again", again).await.unwrap();
+    assert_eq!(again.code().to_string(), right.to_string());
+    let another = nodes[0].offer_code_again(&right);
+    let another = within("another code", another).await.unwrap();
+    assert_ne!(another.code().number(), right.number());
+    drop(another);
+    let (given, taken) = tokio::join!(
+        within("giving", again.give(b"secret")),
+        within("taking", newcomer.redeem_code(&right))
+    );
+    given.unwrap();
+    assert_eq!(&**taken.unwrap(), b"secret");
 }
 
 #[tokio::test]

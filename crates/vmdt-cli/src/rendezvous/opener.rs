@@ -148,8 +148,8 @@ impl Shared {
 
 impl Opener {
     /// Shows a code for invitations, one for each that comes: whoever makes them is waited for.
-    /// An earlier code and port are used again where they can be: not the code where a server gives
-    /// it out.
+    /// An earlier code and port are used again where they can be: the code as long as the server, if
+    /// there is one, gives out its number again.
     ///
     /// # Errors
     /// When no socket can be had.
@@ -169,7 +169,13 @@ impl Opener {
         let port = listener.local_addr().map_err(fail)?.port();
         // a server that gives out no codes has tickets all the same
         let offered = match online {
-            Some(online) => online.node.offer_code().await.ok().map(|o| (online, o)),
+            Some(online) => {
+                let offer = match &earlier {
+                    Some((code, _)) => online.node.offer_code_again(code).await,
+                    None => online.node.offer_code().await,
+                };
+                offer.ok().map(|offer| (online, offer))
+            }
             None => None,
         };
         let code = match (&offered, earlier) {

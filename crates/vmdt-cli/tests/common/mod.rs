@@ -14,7 +14,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -158,8 +158,15 @@ impl Running {
 
     /// The end: its code and the remaining lines.
     pub fn end(&mut self) -> i32 {
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
-            self.seen.push(line);
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    let _ = self.child.kill();
+                    panic!("it does not end: {:#?}", self.seen);
+                }
+            }
         }
         let status: ExitStatus = self.child.wait().unwrap();
         let errors = self.errors.recv_timeout(PATIENCE).unwrap_or_default();

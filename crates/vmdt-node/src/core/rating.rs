@@ -25,6 +25,8 @@ const UNKNOWN_RATE: f64 = 1_250_000.0;
 const PRIOR_PACKETS: f64 = 30.0;
 /// Probes in a row without a sign of life after which a path seems dead.
 const SUSPECT_PROBES: u64 = 2;
+/// Octets under way of which something would have come back: with so many, one probe is enough.
+const FULL_FLIGHT: u64 = 10 * PACKET as u64;
 /// The reliability of a path that seems dead: it is the last to be chosen.
 const SUSPECT: f64 = 0.02;
 /// Packets that an announcement takes, about.
@@ -65,7 +67,12 @@ impl Pulse {
             self.suspect = false;
             return false;
         }
-        let silent = stats.probe_timeouts.saturating_sub(self.probes) >= SUSPECT_PROBES;
+        let enough = if stats.bytes_in_flight >= FULL_FLIGHT {
+            1
+        } else {
+            SUSPECT_PROBES
+        };
+        let silent = stats.probe_timeouts.saturating_sub(self.probes) >= enough;
         silent && !std::mem::replace(&mut self.suspect, true)
     }
 }
@@ -390,6 +397,14 @@ mod tests {
         assert!(!pulse.suspect);
         stats.probe_timeouts = 3;
         assert!(!pulse.look(&stats), "counted anew");
+        stats.packets_received = 7;
+        stats.bytes_in_flight = FULL_FLIGHT;
+        assert!(!pulse.look(&stats));
+        stats.probe_timeouts = 4;
+        assert!(
+            pulse.look(&stats),
+            "of so much something would have come back"
+        );
     }
 
     #[test]
