@@ -233,7 +233,7 @@ fn when_a_path_dies_the_others_go_on_within_a_few_round_trips() {
     }
     println!("the longest pause was {longest:?}");
     w.hosts[0].done[&id].as_ref().unwrap();
-    assert!(longest <= RTT * 12, "{longest:?}");
+    assert!(longest <= RTT * 4, "{longest:?}");
     assert!(stats(&w, 0).late_paths > 0);
     assert!(stats(&w, 0).moved_shares > 0);
     let late = w.hosts[0]
@@ -241,6 +241,36 @@ fn when_a_path_dies_the_others_go_on_within_a_few_round_trips() {
         .iter()
         .any(|e| matches!(e, vmdt_node::Event::PathLate { peer } if *peer == w.id(2)));
     assert!(late, "it is said");
+}
+
+#[test]
+fn a_path_that_comes_back_is_used_again_within_ten_round_trips() {
+    for seed in 0..4 {
+        let mut w = cluster(seed, 4, (4, 3), link(20_000_000, 0.0), |_| {});
+        let whole = content(32 << 20);
+        let id = w.send(0, 1, Some("f"), whole).unwrap();
+        w.run_for(Duration::from_millis(500));
+        w.block_pair(0, 2);
+        w.block_pair(2, 1);
+        w.run_for(Duration::from_millis(1_000 + 130 * seed));
+        let holder = w.id(2);
+        let late = |e: &vmdt_node::Event| matches!(e, vmdt_node::Event::PathLate { peer } if *peer == holder);
+        assert!(w.hosts[0].events.iter().any(late), "it was dead");
+        // probes are a few packets; more of them means that shares go there again
+        let sent = |w: &World| w.hosts[0].core.path_stats(holder).unwrap().packets_sent;
+        let (begun, before) = (w.now(), sent(&w));
+        w.heal();
+        w.run_until(Duration::from_secs(60), |w| sent(w) > before + 50)
+            .unwrap();
+        let took = w.now() - begun;
+        println!("seed {seed}: used again after {took:?}");
+        assert!(took <= RTT * 10, "seed {seed}: {took:?}");
+        w.run_until(Duration::from_secs(60), |w| {
+            w.hosts[0].done.contains_key(&id)
+        })
+        .unwrap();
+        w.hosts[0].done[&id].as_ref().unwrap();
+    }
 }
 
 #[test]

@@ -150,6 +150,9 @@ fn within(setting: &'static str, found: u64, min: u64, max: u64) -> Result<u64, 
     }
 }
 
+/// The longest pause between probes of a path that has gone silent, unless its round trip is longer.
+const PROBE_PAUSE: Duration = Duration::from_millis(250);
+
 /// The transport's settings that suit a node: what waits for a path waits in the node's queue,
 /// in the order of segments, rather than in many flows at once.
 #[must_use]
@@ -157,6 +160,8 @@ pub fn default_transport() -> vmdt_rdt::Config {
     let mut config = vmdt_rdt::Config::default();
     // within its bounds, so never refused
     let _ = config.set_send_buffer(PATH_OCTETS);
+    // a path that comes back is found by a probe that is acknowledged
+    let _ = config.set_max_pto(PROBE_PAUSE);
     config
 }
 

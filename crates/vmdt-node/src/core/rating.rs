@@ -32,7 +32,7 @@ const SUSPECT: f64 = 0.02;
 /// Packets that an announcement takes, about.
 const LINE_PACKETS: u32 = 2;
 /// How often paths are looked at for one that seems dead.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(2);
 /// Octets that fit a packet, about.
 const PACKET: usize = 1_200;
 
