@@ -14,7 +14,10 @@ local TAG = 16
 local vmdt = Proto("vmdt", "VMDT datagram")
 local control = Proto("vmdt_control", "VMDT control line")
 
-local types = { [1] = "DATA", [2] = "ACK", [3] = "NAK", [4] = "SYN", [5] = "FIN", [6] = "HEARTBEAT" }
+local types = {
+    [1] = "DATA", [2] = "ACK", [3] = "NAK", [4] = "SYN", [5] = "FIN", [6] = "HEARTBEAT",
+    [7] = "DATAGRAM",
+}
 local fin_kinds = { [0] = "close", [1] = "reset", [2] = "stop" }
 local syn_kinds = { [0] = "offer", [1] = "accept" }
 

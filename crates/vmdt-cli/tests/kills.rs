@@ -4,7 +4,7 @@
 //! Points and size can be raised; a failing run prints the point, and `VMDT_KILL_SEED` repeats it:
 //!
 //! ```text
-//! VMDT_KILLS=20 VMDT_KILL_OCTETS=100000000 cargo test --release -p vmdt-cli --test kills
+//! VMDT_KILLS=20 VMDT_KILL_OCTETS=100000000 cargo test -p vmdt-cli --test kills -- --test-threads 1
 //! ```
 #![allow(
     clippy::unwrap_used,
