@@ -344,7 +344,8 @@ impl Core {
         // one of several receivers may hold a share for the others
         if !receives || holds() || self.pool.announcement(message).is_some() {
             match self.pool.add(now, from, &ann) {
-                Ok(_) if receives => {}
+                // what came early is for both, below
+                Ok(_) if receives && !self.collector.is_ended(message) => {}
                 Ok(_) => {
                     for early in self.early.take(message) {
                         self.store(now, early.from, message, early.index, early.octets);

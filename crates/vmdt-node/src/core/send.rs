@@ -356,6 +356,7 @@ impl Core {
                 }
                 if let (Some(group), Some(of)) = (&mut out.group, &spread.group) {
                     group.spread_out(now, of);
+                    out.moved = now;
                 }
                 let message = spread.id;
                 self.spreads.insert(message, spread);
