@@ -641,7 +641,9 @@ async fn a_group_that_can_not_be_sent_to_is_an_error_at_once() {
     assert_eq!(error, TransferError::GroupNotKept);
     nodes[1].close().await;
     nodes[2].close().await;
-    let gone = |status: &vmdt_node::ClusterStatus| status.members.iter().all(|m| !m.present || m.id == own);
+    let gone = |status: &vmdt_node::ClusterStatus| {
+        status.members.iter().all(|m| !m.present || m.id == own)
+    };
     while !cluster
         .status()
         .await
