@@ -229,10 +229,6 @@ fn a_sender_sends_one_spread_and_not_one_for_each_receiver() {
             octets(true, receivers, &data),
             octets(false, receivers, &data),
         );
-        println!(
-            "{} receivers: {together} octets, apart {apart}",
-            receivers.len()
-        );
         assert!(together < one_spread * 5 / 4, "{together} octets");
         // copies need k of the n shares at the least
         assert!(apart > data.len() * receivers.len());
@@ -472,7 +468,7 @@ fn with_an_outsider(seed: u64) -> (World, MessageId, MessageId) {
     }
     let id = w.send_group(0, &[1, 2], None, content(9_000)).unwrap();
     w.run_for(Duration::from_secs(2));
-    let message = w.carriage.keys().map(|(.., message)| *message).last();
+    let message = w.carriage.keys().next_back().map(|(.., message)| *message);
     (w, id, message.expect("shares were sent"))
 }
 

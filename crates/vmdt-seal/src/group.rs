@@ -2,7 +2,7 @@
 //!
 //! The shares of a message are the same for all of them, and so is the transfer secret that they
 //! are bound to: it is random, and the details of each segment carry it once for each receiver,
-//! wrapped under what HPKE ([`e2e`](crate::e2e)) exports for that receiver's prekey. Who is no
+//! wrapped under what HPKE ([`e2e`]) exports for that receiver's prekey. Who is no
 //! receiver learns no more from the details than who is one.
 //!
 //! Every receiver can read what every other one reads, and the sender signs the list: a receiver

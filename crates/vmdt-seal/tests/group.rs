@@ -114,7 +114,7 @@ fn the_most_receivers_and_shares_fit_the_bound_of_a_control_line() {
     let mut party = Party::of(MAX_RECEIVERS);
     let details = party.details(255);
     assert!(details.octets().len() <= GROUP_DETAILS_MAX_LEN);
-    assert!(GROUP_DETAILS_MAX_LEN <= vmdt_wire::MAX_DETAILS);
+    const { assert!(GROUP_DETAILS_MAX_LEN <= vmdt_wire::MAX_DETAILS) };
     assert_eq!(RECEIVER_LEN, 116);
     GroupDetails::parse(details.octets()).unwrap();
 }

@@ -134,7 +134,6 @@ impl Spread {
             version: self.version,
             details: self.details.clone(),
             sealed: !self.details.is_empty(),
-            ..Announcement::default()
         }
     }
 
