@@ -6,6 +6,7 @@ use data_encoding::BASE32_NOPAD;
 use vmdt_seal::announcement::{Placement, SealedDetails};
 use vmdt_seal::code::Code;
 use vmdt_seal::descriptor::Descriptor;
+use vmdt_seal::group::{GROUP_DETAILS_MAX_LEN, GroupDetails, MAX_RECEIVERS};
 use vmdt_seal::identity::{
     CREDENTIAL_LEN, Credential, KEY_LEN, PublicIdentity, SIGNATURE_LEN, SecretIdentity,
 };
@@ -75,6 +76,22 @@ fn structures(data: &[u8], known: &[SecretIdentity]) {
         assert_eq!(details.octets(), data);
         assert_eq!(details.context().sender, details.sender());
         assert_eq!(details.context().receiver, details.receiver());
+    }
+    if let Ok(details) = GroupDetails::parse(data) {
+        assert!(data.len() <= GROUP_DETAILS_MAX_LEN);
+        assert_eq!(details.octets(), data);
+        let group = details.group();
+        assert!((1..=MAX_RECEIVERS).contains(&group.receivers().len()));
+        assert!(!group.receivers().contains(&group.sender()));
+        let wrapped: Vec<_> = group
+            .receivers()
+            .iter()
+            .filter_map(|receiver| details.wrapped_for(*receiver).cloned())
+            .collect();
+        if let Some(signer) = signer(group.sender()) {
+            let again = GroupDetails::sign(signer, group, &wrapped, details.manifest());
+            assert_eq!(again.expect("what was read can be made").octets(), data);
+        }
     }
     if let Ok(placement) = Placement::parse(data) {
         assert_eq!(placement.octets(), data);
@@ -165,6 +182,7 @@ fn mend(octets: &mut [u8], known: &[SecretIdentity]) {
             ("vmdt 1.1 profile", 4)
         }
         Some(b'A') => ("vmdt 1.1 sealed details", 2),
+        Some(b'G') => ("vmdt 1.1 group details", 2),
         Some(b'L') => ("vmdt 1.1 placement", 2),
         Some(b'D') => ("vmdt 1.1 cluster descriptor", 32),
         Some(b'I') => {

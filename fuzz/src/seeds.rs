@@ -10,6 +10,7 @@ use vmdt_seal::announcement::{Placement, SealedDetails, envelope};
 use vmdt_seal::cookie::{COOKIE_LEN, Cookie};
 use vmdt_seal::descriptor::{Descriptor, DescriptorDetails};
 use vmdt_seal::e2e::{self, TransferContext};
+use vmdt_seal::group::{Group, GroupDetails};
 use vmdt_seal::identity::SecretIdentity;
 use vmdt_seal::invite::{Invite, InviteSecret, InviteTerms, Rights};
 use vmdt_seal::membership::Membership;
@@ -418,6 +419,30 @@ fn details(alice: &SecretIdentity, bob: &SecretIdentity, prekeys: &PrekeyStore) 
     SealedDetails::sign(alice, &context, encapsulated, &manifest, 3, label).expect("details")
 }
 
+fn group_details(
+    alice: &SecretIdentity,
+    receivers: &[&SecretIdentity],
+    prekeys: &PrekeyStore,
+) -> GroupDetails {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let prekey = prekeys.current().public();
+    let keys: Vec<_> = receivers.iter().map(|receiver| receiver.public()).collect();
+    let group = Group::new(alice.public(), [5; 16], &keys).expect("a group");
+    let threshold = Threshold::new(2, 3).expect("2 <= k <= n");
+    let sealer = Sealer::new(threshold, group.envelope().expect("an envelope"));
+    let manifest = sealer.seal(b"hello", &mut rng).expect("sealed").manifest;
+    let secret = Group::secret(&mut rng);
+    let wrapped: Vec<_> = keys
+        .iter()
+        .map(|to| {
+            group
+                .wrap(&secret, *to, &prekey, &mut rng)
+                .expect("a good prekey")
+        })
+        .collect();
+    GroupDetails::sign(alice, &group, &wrapped, &manifest).expect("details")
+}
+
 pub(crate) fn sealed_structures() -> Vec<Vec<u8>> {
     let (alice, bob, carol) = (person(1), person(2), person(3));
     let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -461,6 +486,9 @@ pub(crate) fn sealed_structures() -> Vec<Vec<u8>> {
         alice.credential(1).encode(),
         profile.octets().to_vec(),
         details(&alice, &bob, &prekeys).octets().to_vec(),
+        group_details(&alice, &[&bob, &carol], &prekeys)
+            .octets()
+            .to_vec(),
         placement.octets().to_vec(),
         descriptor.octets().to_vec(),
         revoked.octets().to_vec(),

@@ -295,6 +295,53 @@ fn two_people_chat_by_a_code() {
     }
 }
 
+#[test]
+fn what_is_said_in_a_room_of_three_is_heard_by_both_others_in_order() {
+    let world = World::new();
+    let chat = |who: &str, words: &[&str]| {
+        world
+            .command(who, words)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let mut alice = chat("alice", &["chat"]);
+    let mut said = BufReader::new(alice.stderr.take().unwrap()).lines();
+    let code = loop {
+        let line = said.next().unwrap().unwrap();
+        if let Some((_, code)) = line.split_once("vmdt chat ") {
+            break code.to_owned();
+        }
+    };
+    let mut at_alice = BufReader::new(alice.stdout.take().unwrap()).lines();
+    let mut others = Vec::new();
+    for name in ["bob", "carol"] {
+        let mut child = chat(name, &["chat", &code, "--name", name]);
+        assert!(at_alice.any(|line| line.unwrap().ends_with(" joined")));
+        let typed = child.stdin.take().unwrap();
+        let shown = BufReader::new(child.stdout.take().unwrap()).lines();
+        others.push((child, typed, shown));
+    }
+    let mut typed = alice.stdin.take().unwrap();
+    let texts = ["one", "two", "three", "four"];
+    for text in texts {
+        writeln!(typed, "{text}").unwrap();
+    }
+    for (_, _, shown) in &mut others {
+        let heard = shown
+            .map(|line| line.unwrap())
+            .filter_map(|line| Some(line.split_once("): ")?.1.to_owned()))
+            .take(texts.len());
+        assert_eq!(heard.collect::<Vec<_>>(), texts);
+    }
+    for (mut child, mut typed, _) in others {
+        writeln!(typed, "/quit").unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+    writeln!(typed, "/quit").unwrap();
+    assert!(alice.wait().unwrap().success());
+}
+
 /// A program that does not look for others on the local network.
 fn alone(world: &World, who: &str, words: &[&str], at: &str) -> Running {
     let mut command = world.command(who, words);

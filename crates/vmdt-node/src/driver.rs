@@ -57,6 +57,12 @@ pub(crate) fn unix_ms() -> u64 {
     })
 }
 
+/// Who is to get something.
+pub(crate) enum To {
+    One(NodeId),
+    Several(Vec<NodeId>),
+}
+
 /// What a handle asks of the driver.
 pub(crate) enum Command {
     Request {
@@ -64,7 +70,7 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<Reply, RequestError>>,
     },
     Send {
-        to: NodeId,
+        to: To,
         content: Content,
         options: SendOptions,
         reply: oneshot::Sender<Result<Started, TransferError>>,
@@ -751,7 +757,7 @@ impl State {
 
     fn begin(
         &mut self,
-        to: NodeId,
+        to: To,
         content: Content,
         options: SendOptions,
     ) -> Result<Started, TransferError> {
@@ -763,19 +769,20 @@ impl State {
             Content::Octets(octets) => Some(KeptContent::Octets(octets.clone())),
             Content::File(file) => file.reference().map(KeptContent::Reference),
         };
-        if let Some(KeptContent::Reference(file)) = &kept
-            && let Some(started) = self.same_again(to, file)
+        if let (Some(KeptContent::Reference(file)), To::One(to)) = (&kept, &to)
+            && let Some(started) = self.same_again(*to, file)
         {
             return Ok(started);
         }
-        let id = match kept {
-            Some(kept) if self.core.is_durable() => {
-                let core = &mut self.core;
-                core.send_kept(now(), to, kind, &name, Some(total), kept, options)?
+        let (core, total_size) = (&mut self.core, Some(total));
+        let id = match (to, kept) {
+            (To::Several(to), _) => {
+                core.send_group(now(), &to, kind, &name, total_size, options)?
             }
-            _ => self
-                .core
-                .send_with(now(), to, kind, &name, Some(total), options)?,
+            (To::One(to), Some(kept)) if core.is_durable() => {
+                core.send_kept(now(), to, kind, &name, total_size, kept, options)?
+            }
+            (To::One(to), _) => core.send_with(now(), to, kind, &name, total_size, options)?,
         };
         let progress = Progress::of(total);
         let (progress, watch) = watch::channel(progress);

@@ -22,7 +22,7 @@ use crate::core::{
     ClusterError, ClusterPlan, ConfigError, Core, CoreStats, Event, Explanation, KeyChange,
     PeerReport, PetnameError, SendOptions, SignedReceipts, TransferError,
 };
-use crate::driver::{Command, Content};
+use crate::driver::{Command, Content, To};
 use crate::files::SourceFile;
 use crate::sending::Sending;
 
@@ -636,9 +636,9 @@ impl Node {
         )
     }
 
-    async fn start(
+    pub(crate) async fn start(
         &self,
-        to: NodeId,
+        to: To,
         content: Content,
         options: SendOptions,
     ) -> Result<Sending, NodeError> {
@@ -680,7 +680,8 @@ impl Node {
         message: Bytes,
         options: SendOptions,
     ) -> Result<Sending, NodeError> {
-        self.start(to, Content::Octets(message), options).await
+        self.start(To::One(to), Content::Octets(message), options)
+            .await
     }
 
     /// Sends a file to a member. It is read as it goes: memory does not grow with it.
@@ -712,12 +713,8 @@ impl Node {
         path: impl AsRef<Path>,
         options: SendOptions,
     ) -> Result<Sending, NodeError> {
-        let path = path.as_ref().to_owned();
-        let file = tokio::task::spawn_blocking(move || SourceFile::open(&path))
-            .await
-            .map_err(|_| NodeError::Closed)?
-            .map_err(NodeError::File)?;
-        self.start(to, Content::File(file), options).await
+        let file = open_source(path.as_ref()).await?;
+        self.start(To::One(to), Content::File(file), options).await
     }
 
     /// Handles for transfers that an earlier run of this node began and that go on now, as its
@@ -773,6 +770,15 @@ impl Node {
     }
 }
 
+/// Opens a file that is to be sent.
+pub(crate) async fn open_source(path: &Path) -> Result<SourceFile, NodeError> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || SourceFile::open(&path))
+        .await
+        .map_err(|_| NodeError::Closed)?
+        .map_err(NodeError::File)
+}
+
 /// What happens at a node.
 #[derive(Debug, Clone)]
 pub struct Events {
@@ -792,7 +798,7 @@ impl Events {
 /// A cluster this node is a member of.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    node: Node,
+    pub(crate) node: Node,
     id: ClusterId,
 }
 
@@ -928,6 +934,8 @@ mod tests {
             send(&node.close());
             send(&events.next());
             send(&cluster.ready());
+            send(&node.send_to_group(&[id], b""));
+            send(&cluster.send_path_to_all(""));
             send(&sending.delivered());
         };
         send(&Node::builder().bind());

@@ -66,6 +66,7 @@ mod code;
 pub mod core;
 mod driver;
 mod files;
+mod groups;
 mod handle;
 mod keeping;
 mod parts;
@@ -74,9 +75,9 @@ mod socket;
 
 pub use crate::core::{
     Ban, Carried, Carrier, ClusterError, ConfigError, Confirmed, CoreConfig, CoreStats, Event,
-    Evidence, Explanation, Health, HedgeReport, KeyChange, Paths, PeerReport, PetnameError,
-    PlacementError, Progress, Receipt, SendOptions, SignedReceipts, SignedSegment, SignedShare,
-    TransferError,
+    Evidence, Explanation, GroupFailure, Health, HedgeReport, KeyChange, MAX_RECEIVERS, Paths,
+    PeerReport, PetnameError, PlacementError, Progress, Receipt, SendOptions, SignedReceipts,
+    SignedSegment, SignedShare, TransferError,
 };
 pub use builder::NodeBuilder;
 pub use code::{CODE_MAX_LEN, CodeFailure, CodeOffer};

@@ -75,6 +75,12 @@ pub struct ProgressStream {
 }
 
 impl ProgressStream {
+    /// How far it is now, or was when it ended.
+    #[must_use]
+    pub fn latest(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
     /// The state after the next change, skipping those that were missed; `None` when the
     /// transfer has ended.
     ///

@@ -592,3 +592,80 @@ async fn a_receiver_that_closes_at_once_has_confirmed_what_it_took() {
     .await;
     assert_eq!(receipt.unwrap().octets, 10);
 }
+
+#[tokio::test]
+async fn one_message_and_one_file_go_to_all_at_once() {
+    let folder = Folder::new("all");
+    let source = folder.0.join("plan.bin");
+    let content = octets(700_000);
+    std::fs::write(&source, &content).unwrap();
+    let (_server, nodes, cluster) =
+        cluster(3, 5, |i, b| b.downloads(folder.0.join(format!("in{i}")))).await;
+    let others: std::collections::BTreeSet<_> = nodes[1..].iter().map(Node::id).collect();
+    let text = octets(5_000);
+    let mut sending = cluster.send_to_all(&text).await.unwrap();
+    let progress = sending.progress();
+    for node in &nodes[1..] {
+        let (from, data, _) = message(node).await;
+        assert_eq!(from, nodes[0].id());
+        assert!(data == text);
+    }
+    let receipt = within("all have it", sending.delivered()).await.unwrap();
+    assert_eq!(receipt.digest, *blake3::hash(&text).as_bytes());
+    assert_eq!(progress.latest().reached, others);
+    let mut told = std::collections::BTreeSet::new();
+    let mut events = nodes[0].events();
+    while told.len() < others.len() {
+        if let Some(Event::DeliveredTo { id, to }) = within("an event", events.next()).await {
+            assert_eq!(id, sending.id());
+            assert!(told.insert(to), "{to} is named twice");
+        }
+    }
+    assert_eq!(told, others);
+
+    let mut sending = cluster.send_path_to_all(&source).await.unwrap();
+    let receipt = within("all have the file", sending.delivered())
+        .await
+        .unwrap();
+    assert_eq!(receipt.octets, content.len() as u64);
+    for i in 1..5 {
+        let found = std::fs::read(folder.0.join(format!("in{i}/plan.bin"))).unwrap();
+        assert!(found == content, "node {i}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_can_not_be_sent_to_is_an_error_at_once() {
+    let folder = Folder::new("kept");
+    let (_server, nodes, cluster) = cluster(2, 3, |i, b| match i {
+        1 => b.storage(folder.0.join("store")),
+        _ => b,
+    })
+    .await;
+    let refused = |result: Result<vmdt_node::Sending, NodeError>| match result {
+        Err(NodeError::Transfer(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    let (own, other) = (nodes[0].id(), nodes[2].id());
+    let error = refused(nodes[0].send_to_group(&[], b"x").await);
+    assert_eq!(error, TransferError::EmptyGroup);
+    let error = refused(nodes[0].send_to_group(&[own, other], b"x").await);
+    assert_eq!(error, TransferError::ToSelf);
+    let error = refused(nodes[1].send_to_group(&[own, other], b"x").await);
+    assert_eq!(error, TransferError::GroupNotKept);
+    nodes[1].close().await;
+    nodes[2].close().await;
+    let gone = |status: &vmdt_node::ClusterStatus| {
+        status.members.iter().all(|m| !m.present || m.id == own)
+    };
+    while !cluster
+        .status()
+        .await
+        .unwrap()
+        .is_none_or(|status| gone(&status))
+    {
+        within("an event", nodes[0].events().next()).await;
+    }
+    let error = refused(cluster.send_to_all(b"x").await);
+    assert_eq!(error, TransferError::EmptyGroup);
+}

@@ -227,6 +227,7 @@ heads! {
     PROFILE = b'P', "vmdt 1.1 profile";
     PREKEYS = b'K', "vmdt 1.1 prekey store";
     DETAILS = b'A', "vmdt 1.1 sealed details";
+    GROUP_DETAILS = b'G', "vmdt 1.1 group details";
     PLACEMENT = b'L', "vmdt 1.1 placement";
     DESCRIPTOR = b'D', "vmdt 1.1 cluster descriptor";
     INVITE = b'I', "vmdt 1.1 invite";

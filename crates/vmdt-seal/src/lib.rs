@@ -10,7 +10,7 @@
 //! | [`identity`] | Ed25519 identities, the node ids that follow from them, credentials of session keys |
 //! | [`profile`], [`prekey`], [`rotation`] | what a node says about itself, signed |
 //! | [`session`], [`packet`], [`replay`], [`cookie`] | Noise handshakes and the protection of packets |
-//! | [`e2e`], [`announcement`], [`receipt`] | end-to-end sealing of messages, placement, receipts |
+//! | [`e2e`], [`announcement`], [`group`], [`receipt`] | end-to-end sealing of messages to one and to several, placement, receipts |
 //! | [`descriptor`], [`invite`], [`membership`], [`revocation`], [`trust`] | who belongs to a cluster |
 //! | [`ticket`], [`code`] | how one comes to belong |
 //! | [`keyfile`] | identities and prekeys on disk |
@@ -88,6 +88,7 @@ pub mod cookie;
 pub mod descriptor;
 pub mod e2e;
 pub mod error;
+pub mod group;
 pub mod identity;
 pub mod invite;
 #[cfg(feature = "keyfile")]

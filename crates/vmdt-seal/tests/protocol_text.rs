@@ -18,11 +18,12 @@ const GOLDEN: &str = include_str!("golden.txt");
 const HEADING: &str = "### 12.12 Octets to check against";
 
 /// What the text must show.
-const SHOWN: [&str; 18] = [
+const SHOWN: [&str; 19] = [
     "cluster-id",
     "credential",
     "descriptor",
     "details",
+    "group-details",
     "ik-answer",
     "ik-chacha-datagram",
     "ik-datagram",

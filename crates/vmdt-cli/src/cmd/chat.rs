@@ -1,6 +1,5 @@
 //! `vmdt chat`: a room of a terminal each.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use tokio::time::timeout;
 use vmdt_node::Event;
 
 use super::serve::describe;
+use super::speaking::{Said, Speaker};
 use super::transfers;
 use crate::cli::ChatArgs;
 use crate::console::{Console, Printer};
@@ -171,7 +171,7 @@ pub(crate) async fn run(args: ChatArgs, settings: &Settings, out: &Out) -> Outco
         out: out.clone(),
         link,
         opener,
-        queues: BTreeMap::new(),
+        speaking: None,
         sending: JoinSet::new(),
         held: Vec::new(),
         said: String::new(),
@@ -205,8 +205,8 @@ struct Chat {
     out: Out,
     link: Link,
     opener: Option<Opener>,
-    /// Texts for each member, sent one after the other to stay in order.
-    queues: BTreeMap<Peer, mpsc::Sender<Bytes>>,
+    /// What is said, one text after the other to stay in order.
+    speaking: Option<mpsc::Sender<Said>>,
     sending: JoinSet<()>,
     /// From a script, lines that wait until somebody is there.
     held: Vec<String>,
@@ -264,7 +264,7 @@ impl Chat {
                 }
             }
         }
-        self.queues.clear();
+        self.speaking = None;
         let rest = async { while self.sending.join_next().await.is_some() {} };
         if timeout(FINISH, rest).await.is_err() {
             self.printer
@@ -391,42 +391,25 @@ impl Chat {
         self.say(line).await;
     }
 
-    /// One message to each member that is here.
+    /// One message to the members that are here.
     async fn say(&mut self, line: &str) {
         let names = self.link.names().await;
-        for peer in self.present().await {
-            let shown = names.show(peer);
-            let (messenger, printer, sending) = (
-                self.link.messenger(),
-                self.printer.clone(),
-                &mut self.sending,
-            );
-            let queue = self.queues.entry(peer).or_insert_with(|| {
-                let (queue, mut texts) = mpsc::channel::<Bytes>(BACKLOG);
-                sending.spawn(async move {
-                    while let Some(text) = texts.recv().await {
-                        if let Err(failure) = messenger.send(peer, text).await {
-                            printer
-                                .print(format!(
-                                    "{shown} did not get it: {}",
-                                    printable(&failure.message)
-                                ))
-                                .await;
-                        }
-                    }
-                });
-                queue
-            });
-            if queue
-                .try_send(Bytes::copy_from_slice(line.as_bytes()))
-                .is_err()
-            {
-                self.printer
-                    .print(format!(
-                        "not sent to {peer}: {BACKLOG} lines still wait for it"
-                    ))
-                    .await;
-            }
+        let named = |peer| (peer, names.show(peer));
+        let said = Said {
+            text: Bytes::copy_from_slice(line.as_bytes()),
+            to: self.present().await.into_iter().map(named).collect(),
+        };
+        let (link, printer, sending) = (&self.link, &self.printer, &mut self.sending);
+        let speaking = self.speaking.get_or_insert_with(|| {
+            let (speaking, said) = mpsc::channel(BACKLOG);
+            let speaker = Speaker::new(link.messenger(), printer.clone());
+            sending.spawn(speaker.run(said));
+            speaking
+        });
+        if speaking.try_send(said).is_err() {
+            self.printer
+                .print(format!("not sent: {BACKLOG} lines still wait"))
+                .await;
         }
     }
 
@@ -546,7 +529,6 @@ impl Chat {
                 format!("{}: {text}", names.show(from))
             }
             Happened::Gone(peer) => {
-                self.queues.remove(&peer);
                 format!("{} is away", self.link.names().await.show(peer))
             }
             Happened::ServerLost(reason) => {

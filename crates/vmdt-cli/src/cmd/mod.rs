@@ -10,6 +10,7 @@ pub(crate) mod recv;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod server;
+mod speaking;
 mod transfers;
 
 use crate::cli::{Cli, Command};

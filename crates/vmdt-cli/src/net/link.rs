@@ -586,6 +586,12 @@ impl Messenger {
         sending.map_err(node_failure)
     }
 
+    /// Begins to send a message to several members at once.
+    pub(crate) async fn begin_group(&self, to: &[Peer], octets: Bytes) -> Outcome<Sending> {
+        let sending = self.node.send_to_group_with(to, octets, self.options).await;
+        sending.map_err(node_failure)
+    }
+
     /// Makes another cluster, and a ticket for it.
     pub(crate) async fn another_cluster(&self, n: u8, k: u8) -> Outcome<Ticket> {
         let policy = Policy::k_of_n(k, n);

@@ -196,6 +196,22 @@ pub enum Event {
         /// The addressee.
         by: NodeId,
     },
+    /// One of several receivers of a transfer of this node has all of it.
+    DeliveredTo {
+        /// The transfer.
+        id: MessageId,
+        /// Who has it.
+        to: NodeId,
+    },
+    /// One of several receivers of a transfer of this node will not have it; the others may.
+    NotDeliveredTo {
+        /// The transfer.
+        id: MessageId,
+        /// Who has it not.
+        to: NodeId,
+        /// Why.
+        error: TransferError,
+    },
     /// Every segment of a transfer is on disk at enough holders: its receiver can fetch it without
     /// this node. Only of transfers that are kept.
     Deposited {
@@ -248,12 +264,15 @@ pub type Paths = BTreeMap<Carrier, Carried>;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Octets of content the receiver has confirmed.
+    /// Octets of content the receiver has confirmed; of several receivers, what all of them have
+    /// that have not failed.
     pub delivered: u64,
     /// Size of the content in octets, where it is known.
     pub total: Option<u64>,
     /// Shares handed to each carrier so far.
     pub paths: Paths,
+    /// Of several receivers those who have all of it.
+    pub reached: std::collections::BTreeSet<NodeId>,
 }
 
 impl Progress {
@@ -409,7 +428,56 @@ pub enum TransferError {
         /// The other side.
         peer: NodeId,
     },
+    /// A message to a group without receivers.
+    #[error("a message to a group needs at least one receiver")]
+    EmptyGroup,
+    /// More receivers than one message may have.
+    #[error("{found} receivers are named, at most {limit} can get one message; send in parts")]
+    TooManyReceivers {
+        /// How many were named.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The receivers of one message are in no one cluster.
+    #[error("no cluster has all of these receivers; send to those of one cluster at a time")]
+    NoCommonCluster,
+    /// A node that keeps what it sends does not send to groups.
+    #[error(
+        "a node with storage keeps transfers to one receiver only; send to each receiver by itself"
+    )]
+    GroupNotKept,
+    /// Some of several receivers did not get it.
+    #[error("{0}")]
+    Group(Box<GroupFailure>),
     /// The node was closed.
     #[error("the node is closed")]
     Closed,
+}
+
+/// Who of several receivers has a message, and who has not and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupFailure {
+    /// Who has all of it.
+    pub delivered: Vec<NodeId>,
+    /// Who has not, and why. Never empty.
+    pub failed: Vec<(NodeId, TransferError)>,
+}
+
+impl std::fmt::Display for GroupFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (has, failed) = (self.delivered.len(), self.failed.len());
+        write!(f, "{has} of {} receivers have it", has + failed)?;
+        for (peer, error) in &self.failed {
+            write!(f, "; {peer} has not: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<GroupFailure> for TransferError {
+    fn from(failure: GroupFailure) -> TransferError {
+        TransferError::Group(Box::new(failure))
+    }
 }

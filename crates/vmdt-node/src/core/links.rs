@@ -474,13 +474,14 @@ impl Core {
                 continue;
             };
             if from_pool {
-                self.pool.release(now, flow.message, index);
-            } else if let Some(own) = self
-                .spreads
-                .get_mut(&flow.message)
-                .and_then(|s| s.shares.get_mut(&index))
-            {
-                own.sent = false;
+                self.pool.release_for(now, flow.message, index, id);
+            } else if let Some(spread) = self.spreads.get_mut(&flow.message) {
+                if let Some(own) = spread.shares.get_mut(&index) {
+                    own.sent = false;
+                }
+                if let Some(group) = &mut spread.group {
+                    group.not_given(index, id);
+                }
             }
         }
         if forgot {
@@ -597,10 +598,13 @@ impl Core {
                 None => return,
             },
         };
-        if why != code::NOT_NEEDED
-            && !from_pool
-            && let Some(index) = share_index(flow)
-        {
+        if why == code::NOT_NEEDED && !from_pool {
+            self.holder_had_no_use(now, id, flow);
+        } else if !from_pool && let Some(index) = share_index(flow) {
+            let spread = self.spreads.get_mut(&flow.message);
+            if let Some(group) = spread.and_then(|spread| spread.group.as_mut()) {
+                group.not_given(index, id);
+            }
             self.share_refused(now, flow.message, index);
         }
         self.pump(now, id);

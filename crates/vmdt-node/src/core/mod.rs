@@ -16,6 +16,7 @@ mod config;
 mod durable;
 mod envelope;
 mod event;
+mod group;
 mod health;
 mod incoming;
 mod keys;
@@ -56,7 +57,8 @@ pub use config::{
 };
 pub use durable::{Content, ContentHash, Recovered, RestoreError};
 pub use envelope::{DIGEST_LEN, Envelope, EnvelopeError, Kind, MAX_ENVELOPE, MAX_NAME};
-pub use event::{Carried, Event, Paths, Progress, Receipt, TransferError};
+pub use event::{Carried, Event, GroupFailure, Paths, Progress, Receipt, TransferError};
+pub use group::MAX_RECEIVERS;
 pub use keys::{KeyChange, MAX_PETNAME, MAX_PETNAMES, PetnameError};
 pub use limits::SendOptions;
 pub use open::PeerConn;
@@ -258,6 +260,8 @@ pub struct Core {
     ended: VecDeque<(NodeId, MessageId)>,
     ended_set: BTreeMap<(NodeId, MessageId), bool>,
     labels: BTreeMap<MessageId, receive::Expected>,
+    /// Who holds shares of messages to several receivers that are here and not confirmed.
+    group_holders: BTreeMap<MessageId, BTreeSet<NodeId>>,
     /// The message that was rebuilt last, its sender, and the octets of its largest share.
     last_rebuilt: Option<(MessageId, NodeId, usize)>,
     early: receive::Early,
@@ -340,6 +344,7 @@ impl Core {
             ended: VecDeque::new(),
             ended_set: BTreeMap::new(),
             labels: BTreeMap::new(),
+            group_holders: BTreeMap::new(),
             last_rebuilt: None,
             early: receive::Early::default(),
             open: open::OpenPeers::default(),

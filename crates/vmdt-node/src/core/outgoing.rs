@@ -15,6 +15,7 @@ use vmdt_wire::{ClusterId, MessageId, NodeId};
 
 use super::envelope::{Envelope, Kind, MAX_ENVELOPE};
 use super::event::{Carried, Paths, Progress, Receipt, TransferError};
+use super::group::{GroupSpread, OutGroup};
 use super::placement::{Carrier, Placement, PlacementError};
 use super::seal::OutSeal;
 
@@ -70,6 +71,8 @@ pub(crate) struct Spread {
     pub(crate) id: MessageId,
     pub(crate) transfer: MessageId,
     pub(crate) to: NodeId,
+    /// Who of several receivers has it not, and what each was given directly.
+    pub(crate) group: Option<GroupSpread>,
     pub(crate) n: u8,
     pub(crate) k: u8,
     /// Octets of content in it.
@@ -118,6 +121,11 @@ impl Spread {
             message: self.id,
             sender,
             receiver: self.to,
+            group: self
+                .group
+                .as_ref()
+                .map(GroupSpread::others)
+                .unwrap_or_default(),
             n: self.n,
             k: self.k,
             shares,
@@ -126,7 +134,22 @@ impl Spread {
             version: self.version,
             details: self.details.clone(),
             sealed: !self.details.is_empty(),
-            ..Announcement::default()
+        }
+    }
+
+    /// Whether a node is to get it, and has not confirmed it.
+    pub(crate) fn awaits(&self, node: NodeId) -> bool {
+        match &self.group {
+            None => self.to == node,
+            Some(group) => group.open.contains(&node),
+        }
+    }
+
+    /// Who is to get it, and has not confirmed it.
+    pub(crate) fn awaited(&self) -> Vec<NodeId> {
+        match &self.group {
+            None => vec![self.to],
+            Some(group) => group.open.iter().copied().collect(),
         }
     }
 
@@ -159,11 +182,14 @@ pub(crate) struct Unplaced {
     pub(crate) last: bool,
 }
 
-/// A transfer to one receiver.
+/// A transfer to one receiver, or to several at once.
 pub(crate) struct Outgoing {
     pub(crate) id: MessageId,
     pub(crate) cluster: ClusterId,
+    /// The receiver; of several the first as the details name them.
     pub(crate) to: NodeId,
+    /// What became of it at each of several receivers.
+    pub(crate) group: Option<OutGroup>,
     pub(crate) kind: Kind,
     pub(crate) name: String,
     pub(crate) total: Option<u64>,
@@ -208,6 +234,11 @@ impl Outgoing {
             delivered: self.delivered,
             total: self.total,
             paths: self.paths.clone(),
+            reached: self
+                .group
+                .as_ref()
+                .map(OutGroup::reached)
+                .unwrap_or_default(),
         }
     }
 
@@ -218,6 +249,36 @@ impl Outgoing {
             digest: self.digest.unwrap_or_default(),
             paths: self.paths.clone(),
             took: now.saturating_duration_since(self.started),
+        }
+    }
+
+    /// How it ended that all was done with it.
+    pub(crate) fn end(&self, now: Instant) -> Result<Receipt, TransferError> {
+        let failure = self.group.as_ref().and_then(OutGroup::failure);
+        failure.map_or_else(|| Ok(self.receipt(now)), |failure| Err(failure.into()))
+    }
+
+    /// Whether a member may hold shares of it.
+    pub(crate) fn may_hold(&self, node: NodeId) -> bool {
+        match &self.group {
+            None => self.to != node,
+            Some(group) => group.may_hold(node),
+        }
+    }
+
+    /// Whether a node is to get it, and has not got or given up all of it.
+    pub(crate) fn awaits(&self, node: NodeId) -> bool {
+        match &self.group {
+            None => self.to == node,
+            Some(group) => group.awaits(node),
+        }
+    }
+
+    /// Who is to get it, and has not got or given up all of it.
+    pub(crate) fn awaited(&self) -> Vec<NodeId> {
+        match &self.group {
+            None => vec![self.to],
+            Some(group) => group.awaited(),
         }
     }
 
@@ -325,6 +386,7 @@ impl Outgoing {
             id,
             transfer: self.id,
             to: self.to,
+            group: self.group.as_ref().map(OutGroup::spread),
             n,
             k,
             octets: data.len() as u64,

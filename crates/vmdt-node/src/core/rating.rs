@@ -264,7 +264,7 @@ impl Core {
             .flat_map(|c| c.members())
             .filter(|(id, m)| {
                 *id != self.config.id
-                    && *id != out.to
+                    && out.may_hold(*id)
                     && m.present
                     && m.caps.is_some_and(|c| c.contains(Caps::RDT))
                     && !self.path_is_down(*id)
@@ -278,7 +278,8 @@ impl Core {
             })
             .collect();
         members.sort_by_key(|candidate| candidate.id);
-        let direct = !self.path_is_down(out.to) && !self.is_away(out);
+        // to several there is always a way, to each its own
+        let direct = out.group.is_some() || !self.path_is_down(out.to) && !self.is_away(out);
         Carriers {
             direct: direct.then(|| self.quality(now, out.to, Carrier::Direct, usual)),
             members,

@@ -85,10 +85,12 @@ pub struct SignedSegment {
 pub struct SignedReceipts {
     /// The transfer.
     pub transfer: MessageId,
-    /// The addressee.
+    /// The addressee; of several the first.
     pub to: NodeId,
-    /// The addressee's word that it has all of it.
+    /// Its word that it has all of it.
     pub delivered: Option<Confirmed>,
+    /// The other addressees of a message to several, and their words.
+    pub others: Vec<(NodeId, Option<Confirmed>)>,
     /// The segments, in order.
     pub segments: Vec<SignedSegment>,
     /// Segments whose receipts are not kept any more.
@@ -121,9 +123,10 @@ struct Segment {
 
 #[derive(Debug)]
 struct Sent {
-    to: NodeId,
+    /// The addressees, the first one first.
+    to: Vec<NodeId>,
     segments: BTreeMap<MessageId, Segment>,
-    delivered: Option<Confirmed>,
+    delivered: BTreeMap<NodeId, Confirmed>,
     /// The last segment, once it was sent.
     last: Option<MessageId>,
     forgotten: u64,
@@ -307,21 +310,26 @@ impl Receipts {
     pub(crate) fn sent(&mut self, spread: &mut Spread) {
         if let Some(digests) = spread.digests.take() {
             let place = (spread.number, spread.last);
-            self.remember_sent((spread.transfer, spread.id), spread.to, place, digests);
+            let group = spread
+                .group
+                .as_ref()
+                .map(|group| group.receivers().to_vec());
+            let to = group.unwrap_or_else(|| vec![spread.to]);
+            self.remember_sent((spread.transfer, spread.id), to, place, digests);
         }
     }
 
     fn remember_sent(
         &mut self,
         (transfer, message): (MessageId, MessageId),
-        to: NodeId,
+        to: Vec<NodeId>,
         (number, last): (u32, bool),
         Digests { manifest, shares }: Digests,
     ) {
         let sent = self.sent.entry(transfer).or_insert_with(|| Sent {
             to,
             segments: BTreeMap::new(),
-            delivered: None,
+            delivered: BTreeMap::new(),
             last: None,
             forgotten: 0,
         });
@@ -415,8 +423,8 @@ impl Receipts {
                 continue;
             };
             match statement.fact {
-                Fact::Delivered if sent.delivered.is_none() => {
-                    sent.delivered = Some(confirmed.clone());
+                Fact::Delivered if !sent.delivered.contains_key(&from) => {
+                    sent.delivered.insert(from, confirmed.clone());
                     delivered.push(transfer);
                 }
                 Fact::Delivered => {}
@@ -454,7 +462,7 @@ impl Receipts {
             return Ok(());
         };
         let (index, digest) = match statement.fact {
-            Fact::Delivered if sent.to != from || sent.last != Some(statement.message) => {
+            Fact::Delivered if !sent.to.contains(&from) || sent.last != Some(statement.message) => {
                 return Err(Refused::NotGiven);
             }
             Fact::Delivered => (None, Some(segment.manifest_digest)),
@@ -500,10 +508,13 @@ impl Receipts {
             })
             .collect();
         segments.sort_by_key(|segment| segment.number);
+        let (to, others) = sent.to.split_first()?;
+        let word = |id: &NodeId| sent.delivered.get(id).cloned();
         Some(SignedReceipts {
             transfer,
-            to: sent.to,
-            delivered: sent.delivered.clone(),
+            to: *to,
+            delivered: word(to),
+            others: others.iter().map(|id| (*id, word(id))).collect(),
             segments,
             forgotten: sent.forgotten,
         })

@@ -50,7 +50,7 @@ impl Scene {
             manifest: [message + 200; 32],
             shares: shares.to_vec(),
         };
-        let to = self.bob.node_id();
+        let to = vec![self.bob.node_id()];
         self.receipts
             .remember_sent((id(TRANSFER), id(message)), to, (number, last), digests);
         self.receipts
@@ -250,7 +250,7 @@ fn receipts_kept_are_bounded_and_the_oldest_go_first() {
         let manifest = [1; 32];
         receipts.remember_sent(
             (id(TRANSFER), message(at)),
-            to,
+            vec![to],
             (at, false),
             Digests { manifest, shares },
         );

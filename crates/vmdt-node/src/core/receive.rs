@@ -202,8 +202,8 @@ impl Core {
             Message::SharePoolUnfreeze { message, index } => {
                 let index = u8::try_from(index).ok().and_then(NonZeroU8::new);
                 if let Some((id, index)) = message.to_message_id().zip(index) {
-                    if self.spreads.get(&id).is_some_and(|s| s.to == from) {
-                        self.own_share_wanted(now, id, index);
+                    if self.spreads.get(&id).is_some_and(|s| s.awaits(from)) {
+                        self.own_share_wanted(now, from, id, index);
                     } else if self.pool.unfreeze(now, id, index, from).is_err() {
                         self.stats.bad_lines += 1;
                     }
@@ -216,8 +216,8 @@ impl Core {
             } if claimer == from => {
                 let index = u8::try_from(index).ok().and_then(NonZeroU8::new);
                 if let Some((id, index)) = message.to_message_id().zip(index) {
-                    if self.spreads.get(&id).is_some_and(|s| s.to == from) {
-                        self.own_share_wanted(now, id, index);
+                    if self.spreads.get(&id).is_some_and(|s| s.awaits(from)) {
+                        self.own_share_wanted(now, from, id, index);
                     } else if self.pool.announcement(id).is_none() {
                         self.holder_lacks(now, from, id, index);
                     } else {
@@ -278,15 +278,20 @@ impl Core {
         if self.labels.get(&id).is_some_and(|e| e.sender == from) {
             let _ = self.collector.remove(now, id, from);
         }
-        let held: Option<(NodeId, Vec<NonZeroU8>)> = self
+        let held: Option<(Vec<NodeId>, Vec<NonZeroU8>)> = self
             .pool
             .announcement(id)
-            .filter(|a| a.sender == from || a.receiver == from)
-            .map(|a| (a.receiver, a.shares.iter().map(|s| s.index).collect()));
+            .filter(|a| a.sender == from || a.is_receiver(from))
+            .map(|a| {
+                let all = a.sender == from;
+                let wanted = a.receivers().filter(|receiver| all || *receiver == from);
+                (wanted.collect(), a.shares.iter().map(|s| s.index).collect())
+            });
         let _ = self.pool.remove(now, id, from);
-        if let Some((receiver, indices)) = held {
-            for index in indices {
-                self.cancel_share(now, receiver, id, index);
+        let (receivers, indices) = held.unwrap_or_default();
+        for receiver in receivers {
+            for index in &indices {
+                self.cancel_share(now, receiver, id, *index);
             }
             if let Some(peer) = self.peers.get_mut(&receiver) {
                 peer.forget(id);
@@ -317,7 +322,7 @@ impl Core {
                 self.stats.bad_lines += 1;
                 return;
             }
-            Some(seal) => match seal.check(now, &ann, self.pool.announcement(message)) {
+            Some(seal) => match seal.check(now, &mut ann, self.pool.announcement(message)) {
                 Ok(details) => details,
                 Err(error) => {
                     self.stats.bad_lines += 1;
@@ -334,8 +339,13 @@ impl Core {
             self.stats.bad_lines += 1;
             return;
         }
-        if ann.receiver != self.config.id {
+        let receives = ann.is_receiver(self.config.id);
+        let holds = || ann.placed_at(self.config.id).next().is_some();
+        // one of several receivers may hold a share for the others
+        if !receives || holds() || self.pool.announcement(message).is_some() {
             match self.pool.add(now, from, &ann) {
+                // what came early is for both, below
+                Ok(_) if receives && !self.collector.is_ended(message) => {}
                 Ok(_) => {
                     for early in self.early.take(message) {
                         self.store(now, early.from, message, early.index, early.octets);
@@ -345,8 +355,11 @@ impl Core {
                 Err(error) if from == ann.sender => {
                     self.tell_no_room(now, from, message, &error.to_string());
                 }
+                Err(_) if receives => {}
                 Err(_) => self.stats.refused_shares += 1,
             }
+        }
+        if !receives {
             return;
         }
         let Ok(transfer) = ann.label.parse::<MessageId>() else {
@@ -372,7 +385,7 @@ impl Core {
         }
         if !self.collector.is_ended(message)
             && let Some((seal, details)) = self.seal.as_mut().zip(details)
-            && let Err(error) = seal.expect(&ann, transfer, details)
+            && let Err(error) = seal.expect(&ann, transfer, &details)
         {
             self.stats.bad_lines += 1;
             if error == super::seal::Refused::NoKey && from == ann.sender {
@@ -409,7 +422,7 @@ impl Core {
                         .collect(),
                 });
                 for early in self.early.take(message) {
-                    self.collect(
+                    self.share_arrived(
                         now,
                         early.from,
                         early.carrier,
@@ -447,6 +460,7 @@ impl Core {
 
     pub(super) fn acknowledge(&mut self, now: Instant, sender: NodeId, message: MessageId) {
         self.note_confirmed(now, sender, message);
+        self.confirm_to_group(now, message);
         let receiver = self.config.id;
         let line = Message::SharePoolAck {
             message: MessageName::from(message),
@@ -457,11 +471,12 @@ impl Core {
 
     /// Whether a flow brings something that is here already, or is not wanted any more.
     pub(super) fn is_not_needed(&self, flow: FlowId) -> bool {
-        self.collector.is_ended(flow.message)
+        let ended = self.collector.is_ended(flow.message)
             || self
                 .labels
                 .get(&flow.message)
-                .is_some_and(|e| self.ended_set.contains_key(&(e.sender, e.transfer)))
+                .is_some_and(|e| self.ended_set.contains_key(&(e.sender, e.transfer)));
+        ended && !self.holds_for_others(flow)
     }
 
     /// A share came, by a session or through the server.
@@ -475,6 +490,7 @@ impl Core {
         octets: Bytes,
     ) {
         if self.labels.contains_key(&message) {
+            self.keep_for_others(now, from, message, index, &octets);
             self.collect(now, from, carrier, message, index, octets);
         } else if self.pool.announcement(message).is_some() {
             self.store(now, from, message, index, octets);
@@ -497,7 +513,7 @@ impl Core {
     }
 
     /// Keeps a share for its receiver.
-    fn store(
+    pub(super) fn store(
         &mut self,
         now: Instant,
         from: NodeId,
@@ -543,7 +559,7 @@ impl Core {
     }
 
     /// Takes a share of a message for this node.
-    fn collect(
+    pub(super) fn collect(
         &mut self,
         now: Instant,
         from: NodeId,
@@ -594,6 +610,14 @@ impl Core {
                 message,
                 index,
                 receiver,
+                // what is offered to this node it has
+            } if receiver == self.config.id => {
+                tracing::trace!(%message, %index, "a share that is held is for this node as well");
+            }
+            PoolEvent::Offer {
+                message,
+                index,
+                receiver,
             } => self.offered(now, message, index, receiver),
             other => self.on_kept(now, other),
         }
@@ -613,6 +637,9 @@ impl Core {
             Ok(octets) => octets,
             Err(error) => {
                 tracing::debug!(%error, "a share can't be handed on");
+                if matches!(error, vmdt_pool::ClaimError::Missing { .. }) {
+                    self.own_share_late(now, message, index);
+                }
                 return;
             }
         };
@@ -654,6 +681,16 @@ impl Core {
     pub(super) fn on_collector(&mut self, now: Instant, event: CollectorEvent) {
         match event {
             CollectorEvent::Complete { message, shares } => self.rebuild(now, message, shares),
+            CollectorEvent::Unfreeze {
+                message,
+                index,
+                holder,
+            }
+            | CollectorEvent::Claim {
+                message,
+                index,
+                holder,
+            } if holder == self.config.id => self.own_share_late(now, message, index),
             CollectorEvent::Unfreeze {
                 message,
                 index,
@@ -716,6 +753,9 @@ impl Core {
             return;
         };
         // a small one is on its way already, and what its sender has is acknowledged to it
+        if holder == self.config.id {
+            return;
+        }
         if whole != message || holder == sender || octets < WORTH_CANCELLING {
             return;
         }
@@ -798,6 +838,7 @@ impl Core {
         plain: Bytes,
     ) {
         self.note_holders(message);
+        self.note_group(message);
         self.collector.delivered(now, message);
         let Some(expected) = self.labels.remove(&message) else {
             return;
@@ -844,6 +885,7 @@ impl Core {
             .iter()
             .flat_map(|(id, p)| p.arriving.keys().map(|f| (*id, *f)))
             .filter(|(_, f)| f.message == message && share_index(*f).is_some())
+            .filter(|(_, f)| !self.holds_for_others(*f))
             .collect();
         for (id, flow) in flows {
             if let Some(p) = self.peers.get_mut(&id)

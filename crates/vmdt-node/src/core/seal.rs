@@ -10,6 +10,7 @@ use rand_core::CryptoRng;
 use vmdt_pool::Announcement;
 use vmdt_seal::announcement::{self, SealedDetails};
 use vmdt_seal::e2e::{self, Encapsulated, SegmentSecret, TransferContext, TransferSecret};
+use vmdt_seal::group::{Group, GroupDetails, Wrapped};
 use vmdt_seal::identity::{PublicIdentity, SecretIdentity};
 use vmdt_seal::prekey::{PrekeyConfig, PrekeyStore};
 use vmdt_seal::profile::{Profile, ProfileDetails};
@@ -72,6 +73,8 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 struct Opening {
     details: Bytes,
+    /// In order; more than one of a message to a group.
+    receivers: Vec<NodeId>,
     manifest_digest: [u8; 32],
     shares: Collector,
     secret: SegmentSecret,
@@ -84,10 +87,15 @@ pub(crate) struct Opened {
     pub(crate) manifest_digest: [u8; 32],
 }
 
+/// To whom an outgoing transfer is sealed.
+enum Addressee {
+    One(TransferContext, Encapsulated),
+    Group(Box<Group>, Vec<Wrapped>),
+}
+
 /// What seals an outgoing transfer.
 pub(crate) struct OutSeal {
-    context: TransferContext,
-    encapsulated: Encapsulated,
+    to: Addressee,
     secret: TransferSecret,
     /// Between segments always there.
     sealer: Option<Sealer>,
@@ -132,7 +140,11 @@ impl OutSeal {
         let sealer = match self.sealer.take() {
             Some(sealer) => sealer,
             None => {
-                let envelope = announcement::envelope(&self.context).map_err(|e| local(&e))?;
+                let envelope = match &self.to {
+                    Addressee::One(context, _) => announcement::envelope(context),
+                    Addressee::Group(group, _) => group.envelope(),
+                };
+                let envelope = envelope.map_err(|e| local(&e))?;
                 Sealer::new(threshold, envelope.expires(self.expires))
             }
         };
@@ -142,17 +154,20 @@ impl OutSeal {
         let Sealed {
             manifest, shares, ..
         } = sealed.map_err(|e| local(&e))?;
-        let details = SealedDetails::sign(
-            identity,
-            &self.context,
-            self.encapsulated,
-            &manifest,
-            0,
-            None,
-        )
-        .map_err(|e| local(&e))?;
+        let details = match &self.to {
+            Addressee::One(context, encapsulated) => {
+                SealedDetails::sign(identity, context, *encapsulated, &manifest, 0, None)
+                    .map(|details| details.octets().clone())
+                    .map_err(|e| local(&e))?
+            }
+            Addressee::Group(group, wrapped) => {
+                GroupDetails::sign(identity, group, wrapped, &manifest)
+                    .map(|details| details.octets().clone())
+                    .map_err(|e| local(&e))?
+            }
+        };
         let mut digests = Digests {
-            manifest: details.manifest_digest(),
+            manifest: manifest.digest(),
             shares: Vec::with_capacity(shares.len()),
         };
         let shares = shares
@@ -168,7 +183,7 @@ impl OutSeal {
             .collect();
         Ok(SealedSegment {
             id: message_of(&digests.manifest),
-            details: details.octets().clone(),
+            details,
             digests,
             shares,
         })
@@ -341,48 +356,93 @@ impl Seal {
         };
         let (encapsulated, secret) = e2e::encapsulate(&prekey, &context, rng).ok()?;
         Some(OutSeal {
-            context,
-            encapsulated,
+            to: Addressee::One(context, encapsulated),
             secret,
             sealer: None,
             expires: (unix_ms / 1000).saturating_add(LIFETIME.as_secs()),
         })
     }
 
-    /// Holds an announcement against the details that its sender signed.
+    /// Of these nodes those without a usable profile here.
+    pub(crate) fn unknown(&self, now: Instant, nodes: &[NodeId]) -> Vec<NodeId> {
+        let unix_ms = self.unix_ms(now);
+        let usable = |id: &NodeId| {
+            let profile = self.profiles.get(id);
+            profile.is_some_and(|profile| profile.prekey().is_usable(unix_ms))
+        };
+        nodes.iter().copied().filter(|id| !usable(id)).collect()
+    }
+
+    /// What seals a transfer to several nodes; `None` while the profile of one is not known.
+    pub(crate) fn begin_group(
+        &self,
+        now: Instant,
+        to: &[NodeId],
+        transfer: MessageId,
+        rng: &mut impl CryptoRng,
+    ) -> Option<OutSeal> {
+        let unix_ms = self.unix_ms(now);
+        let profiles: Option<Vec<&Profile>> = to
+            .iter()
+            .map(|id| {
+                let profile = self.profiles.get(id);
+                profile.filter(|profile| profile.prekey().is_usable(unix_ms))
+            })
+            .collect();
+        let profiles = profiles?;
+        let keys: Vec<PublicIdentity> = profiles.iter().map(|p| p.identity()).collect();
+        let group = Group::new(self.identity.public(), transfer.field(), &keys).ok()?;
+        let secret = Group::secret(rng);
+        let wrapped: Option<Vec<Wrapped>> = profiles
+            .iter()
+            .map(|p| group.wrap(&secret, p.identity(), &p.prekey(), rng).ok())
+            .collect();
+        Some(OutSeal {
+            to: Addressee::Group(Box::new(group), wrapped?),
+            secret,
+            sealer: None,
+            expires: (unix_ms / 1000).saturating_add(LIFETIME.as_secs()),
+        })
+    }
+
+    /// Holds an announcement against the details that its sender signed. To a group it is given
+    /// its receivers, which stand in the details.
     pub(crate) fn check(
         &self,
         now: Instant,
-        ann: &Announcement,
+        ann: &mut Announcement,
         known: Option<&Announcement>,
-    ) -> Result<Option<SealedDetails>, Refused> {
+    ) -> Result<Option<Details>, Refused> {
         if ann.details.is_empty() {
             return Err(Refused::NotSealed);
         }
         if let Some(opening) = self.openings.get(&ann.message)
             && opening.details == ann.details
         {
+            name_receivers(ann, opening.receivers.iter().copied())?;
             return digests_agree(ann, opening.shares.manifest()).map(|()| None);
         }
         if let Some(known) = known
             && known.details == ann.details
+            // what is to be opened here is needed whole
+            && !known.is_receiver(self.identity.node_id())
             && ann.shares.iter().all(|share| {
                 let same = |other: &&vmdt_pool::Placement| other.index == share.index;
                 known.shares.iter().find(same).map(|s| s.digest) == Some(share.digest)
             })
         {
+            name_receivers(ann, known.receivers())?;
             return Ok(None);
         }
-        let details = SealedDetails::parse(&ann.details).map_err(|_| Refused::Details)?;
+        let details = Details::parse(&ann.details)?;
+        name_receivers(ann, details.receivers().into_iter())?;
         let manifest = details.manifest();
         let threshold = manifest.threshold();
         let differs = if details.sender().node_id() != ann.sender {
             "sender"
-        } else if details.receiver().node_id() != ann.receiver {
-            "receiver"
-        } else if message_of(&details.manifest_digest()) != ann.message {
+        } else if message_of(&manifest.digest()) != ann.message {
             "message id"
-        } else if details.context().transfer
+        } else if manifest.message_id()
             != ann
                 .label
                 .parse::<MessageId>()
@@ -406,23 +466,25 @@ impl Seal {
         &mut self,
         ann: &Announcement,
         transfer: MessageId,
-        details: SealedDetails,
+        details: &Details,
     ) -> Result<(), Refused> {
         if self.openings.contains_key(&ann.message) {
             return Ok(());
         }
-        if details.receiver() != self.identity.public() {
-            return Err(Refused::Differs("receiver"));
-        }
+        let own = self.identity.public();
+        let (prekey_id, encapsulated) = details.sealed_for(own)?;
         let key = (ann.sender, transfer);
-        let encapsulated = *details.encapsulated();
         let secret = match self.secrets.get(&key) {
             Some((known, secret)) if *known == encapsulated => secret.clone(),
             _ => {
-                let context = details.context();
-                let prekey = self.prekeys.find(context.prekey_id).ok_or(Refused::NoKey)?;
-                let secret = e2e::decapsulate(prekey, context, &encapsulated)
-                    .map_err(|_| Refused::Details)?;
+                let prekey = self.prekeys.find(prekey_id).ok_or(Refused::NoKey)?;
+                let secret = match details {
+                    Details::One(one) => e2e::decapsulate(prekey, one.context(), &encapsulated)
+                        .map_err(|_| Refused::Details)?,
+                    Details::Group(group) => group
+                        .unwrap_for(own, prekey)
+                        .map_err(|_| Refused::Details)?,
+                };
                 let entry = (encapsulated, secret.clone());
                 if self.secrets.insert(key, entry).is_none() {
                     self.secrets_order.push_back(key);
@@ -438,7 +500,8 @@ impl Seal {
         let manifest = details.manifest();
         let opening = Opening {
             details: ann.details.clone(),
-            manifest_digest: details.manifest_digest(),
+            receivers: details.receivers(),
+            manifest_digest: manifest.digest(),
             secret: secret.segment(manifest.position().number),
             shares: Collector::new(manifest.clone()),
         };
@@ -486,6 +549,76 @@ impl Seal {
             self.secrets_order.retain(|key| *key != (from, transfer));
         }
     }
+}
+
+/// What a sender signed about a message, to one receiver or to several.
+pub(crate) enum Details {
+    One(Box<SealedDetails>),
+    Group(Box<GroupDetails>),
+}
+
+impl Details {
+    fn parse(octets: &[u8]) -> Result<Details, Refused> {
+        if GroupDetails::is_one(octets) {
+            let details = GroupDetails::parse(octets).map_err(|_| Refused::Details)?;
+            return Ok(Details::Group(Box::new(details)));
+        }
+        let details = SealedDetails::parse(octets).map_err(|_| Refused::Details)?;
+        Ok(Details::One(Box::new(details)))
+    }
+
+    pub(crate) fn sender(&self) -> PublicIdentity {
+        match self {
+            Details::One(one) => one.sender(),
+            Details::Group(group) => group.sender(),
+        }
+    }
+
+    fn manifest(&self) -> &vmdt_ssms::v2::Manifest {
+        match self {
+            Details::One(one) => one.manifest(),
+            Details::Group(group) => group.manifest(),
+        }
+    }
+
+    fn receivers(&self) -> Vec<NodeId> {
+        match self {
+            Details::One(one) => vec![one.receiver().node_id()],
+            Details::Group(group) => {
+                let receivers = group.group().receivers().iter();
+                let mut ids: Vec<NodeId> = receivers.map(PublicIdentity::node_id).collect();
+                ids.sort_unstable();
+                ids
+            }
+        }
+    }
+
+    /// The prekey that the secret is sealed to for a receiver, and the encapsulated key.
+    fn sealed_for(&self, own: PublicIdentity) -> Result<(u32, Encapsulated), Refused> {
+        match self {
+            Details::One(one) if one.receiver() == own => {
+                Ok((one.context().prekey_id, *one.encapsulated()))
+            }
+            Details::One(_) => Err(Refused::Differs("receiver")),
+            Details::Group(group) => {
+                let wrapped = group.wrapped_for(own);
+                let wrapped = wrapped.ok_or(Refused::Differs("receiver"))?;
+                Ok((wrapped.prekey_id(), *wrapped.encapsulated()))
+            }
+        }
+    }
+}
+
+/// Names in an announcement all receivers, the first of whom it has to name already.
+fn name_receivers(
+    ann: &mut Announcement,
+    mut receivers: impl Iterator<Item = NodeId>,
+) -> Result<(), Refused> {
+    if receivers.next() != Some(ann.receiver) {
+        return Err(Refused::Differs("receiver"));
+    }
+    ann.group = receivers.collect();
+    Ok(())
 }
 
 fn digests_agree(ann: &Announcement, manifest: &vmdt_ssms::v2::Manifest) -> Result<(), Refused> {

@@ -25,7 +25,7 @@ use super::{Core, Event, Output};
 /// that is slow, and refuses the rest.
 const MAX_RELAYED: usize = 384 * 1024;
 /// How long a share waits whose carrier had no room.
-const REFUSED_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// Segments that may be under way before the first is confirmed; one more for each confirmation,
 /// up to the configured window.
 pub(crate) const FIRST_WINDOW: usize = 8;
@@ -114,6 +114,7 @@ impl Core {
             id,
             cluster,
             to,
+            group: None,
             kind,
             name: name.to_owned(),
             total,
@@ -221,6 +222,9 @@ impl Core {
         let (k, n) = (out.threshold.k(), out.threshold.n());
         let policy = self.policy_of(out);
         let carriers = self.carriers_for(now, out);
+        if out.group.is_some() {
+            return self.place_group(now, id, policy, &carriers).map(Some);
+        }
         if !small && !self.is_away(out) {
             let mut paths = self.paths_for(to, &carriers);
             if let Some(placed) = placement::stripe(policy, &carriers, &mut paths, octets as u64) {
@@ -288,21 +292,29 @@ impl Core {
         let retry_after = self.config.retry_after;
         let to = out.to;
         if out.sealed && out.seal.is_none() {
-            let seal = self
-                .seal
-                .as_ref()
-                .and_then(|seal| seal.begin(now, to, id, &mut self.rng));
+            let group = out.group.as_ref().map(super::group::OutGroup::receivers);
+            let seal = self.seal.as_ref().and_then(|seal| match &group {
+                None => seal.begin(now, to, id, &mut self.rng),
+                Some(group) => seal.begin_group(now, group, id, &mut self.rng),
+            });
             let known = seal.is_some();
             let expires = self.expires_at(id);
             let seal = seal.map(|seal| seal.expiring(expires));
             if let Some(out) = self.outgoing.get_mut(&id) {
                 out.seal = seal;
+                if let Some((of, group)) = out.group.as_mut().zip(group.as_ref()).filter(|_| known)
+                {
+                    out.to = of.fix(group).unwrap_or(out.to);
+                }
                 if !known {
                     out.last_problem = Some(Problem::NoProfile);
                 }
             }
             if !known {
-                self.want_profile(now, to);
+                match group {
+                    None => self.want_profile(now, to),
+                    Some(group) => self.want_profiles(now, &group),
+                }
                 return;
             }
         }
@@ -336,10 +348,15 @@ impl Core {
                 self.stats.redundant_shares += beyond as u64;
                 for (index, carrier) in spread.placement.iter() {
                     if let Some(own) = spread.shares.get(&index)
-                        && (spread.active.contains(&index) || carrier != Carrier::Direct)
+                        && (carrier != Carrier::Direct
+                            || spread.active.contains(&index) && spread.group.is_none())
                     {
                         out.carried(carrier, own.len());
                     }
+                }
+                if let (Some(group), Some(of)) = (&mut out.group, &spread.group) {
+                    group.spread_out(now, of);
+                    out.moved = now;
                 }
                 let message = spread.id;
                 self.spreads.insert(message, spread);
@@ -358,9 +375,15 @@ impl Core {
         let Some(spread) = self.spreads.get(&message) else {
             return;
         };
-        let to = spread.to;
+        let (awaited, version) = (spread.awaited(), spread.version);
+        let several = spread.group.is_some();
         let add = super::receive::add_line(&spread.announcement(self.config.id));
-        self.send_line(now, to, add);
+        for to in awaited {
+            // who holds a share as well may have been told with it
+            if !several || self.peer(now, to).tell(message, version) {
+                self.send_line(now, to, add.clone());
+            }
+        }
     }
 
     /// Hands the shares that are due to their carriers.
@@ -378,6 +401,8 @@ impl Core {
                 let own = spread.shares.get(&index)?;
                 let due = match carrier {
                     Carrier::Member(_) => true,
+                    // to each of several receivers by itself
+                    Carrier::Direct if spread.group.is_some() => false,
                     Carrier::Direct | Carrier::Server => spread.active.contains(&index),
                 };
                 let due = due && !own.sent && own.not_before.is_none_or(|at| at <= now);
@@ -404,6 +429,7 @@ impl Core {
             })
             .collect();
         let mut untold = BTreeSet::new();
+        self.hand_out_directly(now, message);
         for (carrier, parcel) in due {
             let index = parcel.index;
             let sent = match carrier {
@@ -436,8 +462,10 @@ impl Core {
             }
         }
         if let Some(spread) = self.spreads.get(&message).filter(|_| !untold.is_empty()) {
+            let version = spread.version;
             let add = super::receive::add_line(&spread.announcement(self.config.id));
             for holder in untold {
+                self.peer(now, holder).tell(message, version);
                 self.send_line(now, holder, add.clone());
             }
         }
@@ -448,7 +476,9 @@ impl Core {
         let affected: Vec<MessageId> = self
             .spreads
             .values()
-            .filter(|s| s.to == lost || s.placement.iter().any(|(_, c)| c == Carrier::Member(lost)))
+            .filter(|s| {
+                s.awaits(lost) || s.placement.iter().any(|(_, c)| c == Carrier::Member(lost))
+            })
             .map(|s| s.id)
             .collect();
         let mut outcome: BTreeMap<MessageId, (usize, usize)> = BTreeMap::new();
@@ -481,7 +511,7 @@ impl Core {
         let mut carriers = self.carriers_for(now, out);
         // what seems dead is left if there is another way, and not turned to
         carriers.members.retain(|c| !self.is_suspect(c.id));
-        if self.is_suspect(spread.to) {
+        if spread.group.is_none() && self.is_suspect(spread.to) {
             carriers.direct = None;
         }
         let gone: Vec<NonZeroU8> = spread
@@ -623,7 +653,16 @@ impl Core {
     }
 
     /// The receiver asks for a share that its sender still has, or for one to be sent again.
-    pub(super) fn own_share_wanted(&mut self, now: Instant, message: MessageId, index: NonZeroU8) {
+    pub(super) fn own_share_wanted(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        message: MessageId,
+        index: NonZeroU8,
+    ) {
+        if self.wanted_by_one_of_several(now, from, message, index) {
+            return;
+        }
         let Some(spread) = self.spreads.get_mut(&message) else {
             return;
         };
@@ -662,12 +701,21 @@ impl Core {
 
     /// The receiver has a message.
     pub(super) fn acknowledged(&mut self, now: Instant, from: NodeId, message: MessageId) {
-        if self.spreads.get(&message).is_none_or(|s| s.to != from) {
+        if self.spreads.get(&message).is_none_or(|s| !s.awaits(from)) {
             if !self.left_acknowledged(now, from, message) {
                 self.receiver_has(now, message, from);
             }
             return;
         }
+        if self.has_one_of_several(now, from, message) {
+            // others have not
+            return;
+        }
+        self.confirmed(now, message);
+    }
+
+    /// All that are to get a message have it.
+    pub(super) fn confirmed(&mut self, now: Instant, message: MessageId) {
         let Some(spread) = self.drop_spread(now, message) else {
             return;
         };
@@ -694,11 +742,12 @@ impl Core {
     }
 
     pub(super) fn finish_outgoing(&mut self, now: Instant, id: MessageId) {
+        self.note_reached(id);
         if self.outgoing.get(&id).is_some_and(Outgoing::is_done)
             && let Some(out) = self.outgoing.remove(&id)
         {
             self.forget_outgoing(now, id, out.to, None);
-            let result = Ok(out.receipt(now));
+            let result = out.end(now);
             self.outputs.push_back(Output::Done {
                 transfer: id,
                 result,
@@ -707,18 +756,26 @@ impl Core {
     }
 
     /// Forgets a message: nothing more of it is sent, its holders drop it.
-    fn drop_spread(&mut self, now: Instant, message: MessageId) -> Option<super::Spread> {
+    pub(super) fn drop_spread(
+        &mut self,
+        now: Instant,
+        message: MessageId,
+    ) -> Option<super::Spread> {
         let spread = self.spreads.remove(&message)?;
         self.forget_spread(message);
         self.relayed = self.relayed.saturating_sub(spread.relayed);
         for (index, carrier) in spread.placement.iter() {
             match carrier {
                 Carrier::Member(holder) => self.cancel_share(now, holder, message, index),
-                Carrier::Direct => self.cancel_share(now, spread.to, message, index),
+                Carrier::Direct => {
+                    for to in spread.awaited() {
+                        self.cancel_share(now, to, message, index);
+                    }
+                }
                 Carrier::Server => {}
             }
         }
-        for peer in spread.holders().into_iter().chain([spread.to]) {
+        for peer in spread.holders().into_iter().chain(spread.awaited()) {
             if let Some(peer) = self.peers.get_mut(&peer) {
                 peer.forget(message);
             }
@@ -763,7 +820,9 @@ impl Core {
                     about: Some(about),
                 },
             };
-            self.send_line(now, out.to, line);
+            for to in out.awaited() {
+                self.send_line(now, to, line.clone());
+            }
         }
         self.outputs.push_back(Output::Done {
             transfer: id,
@@ -780,12 +839,15 @@ impl Core {
         code: ErrorCode,
         text: String,
     ) {
-        if self.outgoing.get(&transfer).is_some_and(|o| o.to == from) {
+        if self.outgoing.get(&transfer).is_some_and(|o| o.awaits(from)) {
             let error = TransferError::Remote {
                 peer: from,
                 code,
                 text,
             };
+            if self.fail_one_of_several(now, transfer, from, &error, false) {
+                return;
+            }
             self.fail_outgoing(now, transfer, error, false);
         }
     }
@@ -795,6 +857,7 @@ impl Core {
         for id in ids {
             self.place(now, id);
             self.pump_source(now, id);
+            self.tick_group(now, id);
             let Some(out) = self.outgoing.get_mut(&id) else {
                 continue;
             };
@@ -818,7 +881,7 @@ impl Core {
                         what: "its key is not known: neither the server nor the node itself has \
                                told it",
                     },
-                    None => self.stalled(now, id, Duration::from_secs(still.as_secs())),
+                    None => self.stalled(now, id, out.to, Duration::from_secs(still.as_secs())),
                 };
                 self.fail_outgoing(now, id, error, true);
                 continue;
@@ -842,7 +905,7 @@ impl Core {
     }
 
     /// Shares whose carrier had no room, or was away, are tried again.
-    fn resend_unsent(&mut self, now: Instant, id: MessageId) {
+    pub(super) fn resend_unsent(&mut self, now: Instant, id: MessageId) {
         let Some(out) = self.outgoing.get(&id) else {
             return;
         };
@@ -881,17 +944,23 @@ impl Core {
         self.hand_out(now, message);
     }
 
-    fn stalled(&self, now: Instant, id: MessageId, after: Duration) -> TransferError {
+    pub(super) fn stalled(
+        &self,
+        now: Instant,
+        id: MessageId,
+        peer: NodeId,
+        after: Duration,
+    ) -> TransferError {
         let Some(out) = self.outgoing.get(&id) else {
             return TransferError::Closed;
         };
         let carriers = self.carriers_for(now, out);
-        let present = if self.is_present(out.to) {
+        let present = if self.is_present(peer) {
             "is present"
         } else {
             "is away"
         };
-        let direct = if carriers.direct.is_some() {
+        let direct = if carriers.direct.is_some() && !self.path_is_down(peer) {
             "works or was not tried"
         } else {
             "does not work"
@@ -902,7 +971,7 @@ impl Core {
             "; the server can't be reached"
         };
         TransferError::Stalled {
-            peer: out.to,
+            peer,
             after,
             detail: format!(
                 "it {present} for the server, the direct path to it {direct}, {} other member(s) \

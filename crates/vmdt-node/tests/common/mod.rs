@@ -321,6 +321,28 @@ impl World {
         Ok(id)
     }
 
+    /// Sends a message or a file to several nodes at once.
+    pub fn send_group(
+        &mut self,
+        i: usize,
+        to: &[usize],
+        name: Option<&str>,
+        content: Bytes,
+    ) -> Result<MessageId, TransferError> {
+        let to: Vec<NodeId> = to.iter().map(|to| self.id(*to)).collect();
+        let kind = if name.is_some() {
+            Kind::File
+        } else {
+            Kind::Octets
+        };
+        let (now, total) = (self.now(), Some(content.len() as u64));
+        let (core, name) = (&mut self.hosts[i].core, name.unwrap_or(""));
+        let id = core.send_group(now, &to, kind, name, total, SendOptions::new())?;
+        self.hosts[i].sources.insert(id, (content, 0));
+        self.drain(i);
+        Ok(id)
+    }
+
     /// Sends a message with options.
     pub fn send_with(
         &mut self,

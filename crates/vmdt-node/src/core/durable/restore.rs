@@ -241,6 +241,7 @@ impl Core {
                 id,
                 cluster: record.cluster,
                 to: record.to,
+                group: None,
                 kind: record.kind,
                 name: record.name.clone(),
                 total: record.total,
