@@ -110,22 +110,29 @@ pub fn encapsulate(
     rng: &mut impl CryptoRng,
 ) -> Result<(Encapsulated, TransferSecret), E2eError> {
     same_prekey(prekey.id, context)?;
+    let (encapsulated, secret) = export_to(prekey, &context.info(), EXPORTER_CONTEXT, rng)?;
+    Ok((encapsulated, TransferSecret(secret)))
+}
+
+/// Draws a secret and encapsulates it: HPKE with this `info`, exported for this context.
+pub(crate) fn export_to(
+    prekey: &PublicPrekey,
+    info: &[u8],
+    exporter: &[u8],
+    rng: &mut impl CryptoRng,
+) -> Result<(Encapsulated, Secret), E2eError> {
     let public =
         <X25519 as Kem>::PublicKey::from_bytes(&prekey.public).map_err(|_| E2eError::BadPrekey)?;
-    let (encapsulated, sender) = hpke::setup_sender_with_rng::<Aead, Kdf, X25519>(
-        &OpModeS::Base,
-        &public,
-        &context.info(),
-        rng,
-    )
-    .map_err(|_| E2eError::BadPrekey)?;
+    let (encapsulated, sender) =
+        hpke::setup_sender_with_rng::<Aead, Kdf, X25519>(&OpModeS::Base, &public, info, rng)
+            .map_err(|_| E2eError::BadPrekey)?;
     let mut secret = Secret::default();
     sender
-        .export(EXPORTER_CONTEXT, &mut **secret)
+        .export(exporter, &mut **secret)
         .map_err(|_| E2eError::BadPrekey)?;
     let mut octets = [0; ENCAPSULATED_LEN];
     encapsulated.write_exact(&mut octets);
-    Ok((Encapsulated(octets), TransferSecret(secret)))
+    Ok((Encapsulated(octets), secret))
 }
 
 /// The same secret at the receiver.
@@ -141,22 +148,28 @@ pub fn decapsulate(
     encapsulated: &Encapsulated,
 ) -> Result<TransferSecret, E2eError> {
     same_prekey(prekey.public().id, context)?;
+    export_from(prekey, &context.info(), EXPORTER_CONTEXT, encapsulated).map(TransferSecret)
+}
+
+/// What [`export_to`] gave, at the receiver.
+pub(crate) fn export_from(
+    prekey: &Prekey,
+    info: &[u8],
+    exporter: &[u8],
+    encapsulated: &Encapsulated,
+) -> Result<Secret, E2eError> {
     let private = <X25519 as Kem>::PrivateKey::from_bytes(prekey.secret().as_bytes())
         .map_err(|_| E2eError::BadPrekey)?;
     let encapsulated = <X25519 as Kem>::EncappedKey::from_bytes(&encapsulated.0)
         .map_err(|_| E2eError::BadEncapsulated)?;
-    let receiver = hpke::setup_receiver::<Aead, Kdf, X25519>(
-        &OpModeR::Base,
-        &private,
-        &encapsulated,
-        &context.info(),
-    )
-    .map_err(|_| E2eError::BadEncapsulated)?;
+    let receiver =
+        hpke::setup_receiver::<Aead, Kdf, X25519>(&OpModeR::Base, &private, &encapsulated, info)
+            .map_err(|_| E2eError::BadEncapsulated)?;
     let mut secret = Secret::default();
     receiver
-        .export(EXPORTER_CONTEXT, &mut **secret)
+        .export(exporter, &mut **secret)
         .map_err(|_| E2eError::BadEncapsulated)?;
-    Ok(TransferSecret(secret))
+    Ok(secret)
 }
 
 fn same_prekey(given: u32, context: &TransferContext) -> Result<(), E2eError> {
