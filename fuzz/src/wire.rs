@@ -66,7 +66,7 @@ fn datagram(data: &[u8]) {
 
     let payload = &packet.payload;
     match packet.header.kind {
-        PacketType::Data | PacketType::Heartbeat => {}
+        PacketType::Data | PacketType::Heartbeat | PacketType::Datagram => {}
         PacketType::Syn => syn(payload),
         PacketType::Ack => ack(payload),
         PacketType::Nak => nak(payload),

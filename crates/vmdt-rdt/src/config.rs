@@ -89,6 +89,8 @@ pub struct Config {
     pub(crate) session_window: u32,
     pub(crate) send_buffer: usize,
     pub(crate) control_buffer: usize,
+    pub(crate) datagram_buffer: usize,
+    pub(crate) datagram_backlog: usize,
     pub(crate) max_sessions: usize,
     pub(crate) max_half_open: usize,
     pub(crate) max_recv_flows: usize,
@@ -120,6 +122,8 @@ impl Default for Config {
             session_window: 8 << 20,
             send_buffer: 4 << 20,
             control_buffer: 1 << 20,
+            datagram_buffer: 64 << 10,
+            datagram_backlog: 1 << 20,
             max_sessions: 4096,
             max_half_open: 256,
             max_recv_flows: 1024,
@@ -288,6 +292,39 @@ impl Config {
             octets,
             8 << 10,
             64 << 20,
+        )?;
+        Ok(self)
+    }
+
+    /// Octets of datagrams (headers and tags included) that may wait to leave, per session, before
+    /// [`send_datagram`](crate::Endpoint::send_datagram) answers `Full`. Default 64 KiB.
+    ///
+    /// # Errors
+    /// Outside 8 KiB..=16 MiB.
+    pub fn set_datagram_buffer(&mut self, octets: usize) -> Result<&mut Self, ConfigError> {
+        set(
+            "datagram_buffer",
+            &mut self.datagram_buffer,
+            octets,
+            8 << 10,
+            16 << 20,
+        )?;
+        Ok(self)
+    }
+
+    /// Octets of arrived datagrams (headers and tags included) that may wait as events, of all
+    /// sessions together. Default 1 MiB. At the bound a datagram is dropped and not acknowledged,
+    /// so that its sender sees a loss and slows down.
+    ///
+    /// # Errors
+    /// Outside 8 KiB..=1 GiB.
+    pub fn set_datagram_backlog(&mut self, octets: usize) -> Result<&mut Self, ConfigError> {
+        set(
+            "datagram_backlog",
+            &mut self.datagram_backlog,
+            octets,
+            8 << 10,
+            1 << 30,
         )?;
         Ok(self)
     }

@@ -9,18 +9,19 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use vmdt_seal::packet::TAG_LEN;
 use vmdt_wire::segment::{Syn, SynKind};
 use vmdt_wire::{Flags, FlowId, Header, NodeId, Packet, PacketType};
 
-use crate::config::{Config, Integrity};
+use crate::config::{Config, HEADER_OCTETS, Integrity};
 use crate::ecn::EcnCodepoint;
-use crate::error::WriteError;
+use crate::error::{DatagramError, WriteError};
 use crate::event::{CloseReason, Event, Transmit};
 use crate::half_open::{HalfOpenTable, Noted};
 use crate::limiter::RateLimit;
 use crate::sealed::{Arrived, Sealing};
 use crate::send_flow::Priority;
-use crate::session::{Session, syn_of, write_syn};
+use crate::session::{Room, Session, syn_of, write_syn};
 use crate::state::SessionState;
 use crate::stats::{EndpointStats, PathStats};
 use crate::timers::Timers;
@@ -56,6 +57,8 @@ pub struct Endpoint {
     /// Sessions that may have something to send, in turn.
     transmit: VecDeque<u32>,
     pub(crate) events: VecDeque<Event>,
+    /// Datagrams among the events, and their octets with headers and tags.
+    datagrams: (usize, usize),
     pub(crate) stats: EndpointStats,
     /// Records that wait, and how many found no room; `None`: nothing is recorded.
     #[cfg(feature = "qlog")]
@@ -89,6 +92,7 @@ impl Endpoint {
             timers: Timers::default(),
             transmit: VecDeque::new(),
             events: VecDeque::new(),
+            datagrams: (0, 0),
             stats: EndpointStats::default(),
             #[cfg(feature = "qlog")]
             qlog: None,
@@ -164,6 +168,11 @@ impl Endpoint {
             self.on_syn(now, from, &packet);
             return;
         }
+        if header.kind == PacketType::Datagram {
+            // The open profile has none: whoever sees a session could put octets into it.
+            self.stats.garbage += 1;
+            return;
+        }
         let (id, peer) = (header.session, header.source);
         let slot = match self.by_id.get(&id) {
             Some(&slot) => slot,
@@ -175,7 +184,7 @@ impl Endpoint {
                 }
             },
         };
-        let may_open = self.events.len() < self.event_limit();
+        let room = self.room(octets);
         let Some(session) = self.session_mut(slot) else {
             return;
         };
@@ -186,7 +195,7 @@ impl Endpoint {
         if session.state() == SessionState::Connecting {
             session.hurry_offer(now, from);
         } else {
-            session.handle(now, (from, ecn), packet, octets, may_open);
+            session.handle(now, (from, ecn), packet, octets, room);
         }
         self.touch(slot);
     }
@@ -241,9 +250,15 @@ impl Endpoint {
             if let Some(transmit) = session.poll_transmit(now, buf, || rng.next_u32()) {
                 self.transmit.push_back(slot);
                 self.collect_trace(slot);
+                self.collect_events(slot);
                 return Some(transmit);
             }
             session.queued = false;
+            if session.has_ended() {
+                self.touch(slot);
+                continue;
+            }
+            self.collect_events(slot);
             self.rearm(slot);
         }
         None
@@ -264,7 +279,13 @@ impl Endpoint {
     /// The next event.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if let Some(Event::Datagram { payload, .. }) = &event {
+            let (count, octets) = &mut self.datagrams;
+            *count = count.saturating_sub(1);
+            *octets = octets.saturating_sub(datagram_octets(payload));
+        }
+        event
     }
 
     /// Records sessions that begin from now on as qlog traces, or no longer. Whoever switches it
@@ -462,6 +483,50 @@ impl Endpoint {
             .ok_or(WriteError::NoSession)
     }
 
+    // ---- datagrams
+
+    /// Queues a datagram on a sealed session: octets that are sent once, in a packet of their own,
+    /// and belong to no flow. It is authentic, confidential and delivered at most once, as
+    /// [`Event::Datagram`]; it may be lost and may overtake others, and nothing tells which. It
+    /// counts for congestion control, pacing and the session's limit as any packet does, and goes
+    /// before shares: three datagrams for each segment where both wait.
+    ///
+    /// A peer of an older version drops datagrams: ask it first, on a flow.
+    ///
+    /// # Errors
+    /// See [`DatagramError`]; nothing was queued then.
+    pub fn send_datagram(
+        &mut self,
+        _now: Instant,
+        peer: NodeId,
+        payload: Bytes,
+    ) -> Result<(), DatagramError> {
+        self.with_session(peer, |session| session.send_datagram(payload))
+            .unwrap_or(Err(DatagramError::NoSession))
+    }
+
+    /// The most octets that a datagram to `peer` can have now; `None` without an established
+    /// sealed session. It grows as path MTU discovery finds more, and falls back to the base size
+    /// when larger packets stop arriving: what waits and is larger then is dropped and counted
+    /// ([`PathStats::datagrams_outgrown`]).
+    #[must_use]
+    pub fn max_datagram(&self, peer: NodeId) -> Option<usize> {
+        let slot = *self.by_peer.get(&peer)?;
+        self.session(slot)?.max_datagram()
+    }
+
+    /// Octets of datagrams, headers and tags included, that are worth handing over now: what
+    /// leaves within 2 ms, at least three datagrams, less what waits already. 0 without an
+    /// established sealed session.
+    ///
+    /// An application that orders its datagrams hands them over while this is not 0, and goes on
+    /// at [`Event::DatagramRoom`]; more is taken too, up to the session's bound.
+    #[must_use]
+    pub fn datagram_room(&self, peer: NodeId) -> usize {
+        let session = self.by_peer.get(&peer).and_then(|slot| self.session(*slot));
+        session.map_or(0, Session::datagram_room)
+    }
+
     // ---- inside
 
     pub(crate) fn session(&self, slot: u32) -> Option<&Session> {
@@ -479,9 +544,20 @@ impl Endpoint {
         Some(result)
     }
 
-    /// Events that may wait before no new flow or session is taken from the network.
-    pub(crate) fn event_limit(&self) -> usize {
-        self.config.max_sessions + self.config.max_recv_flows + self.config.max_send_flows
+    /// Whether so few events wait that a new flow or session may be taken from the network.
+    /// Datagrams have a bound of their own.
+    pub(crate) fn has_event_room(&self) -> bool {
+        let limit =
+            self.config.max_sessions + self.config.max_recv_flows + self.config.max_send_flows;
+        self.events.len().saturating_sub(self.datagrams.0) < limit
+    }
+
+    /// What there is room for when a datagram of so many octets arrives.
+    pub(crate) fn room(&self, octets: usize) -> Room {
+        Room {
+            flow: self.has_event_room(),
+            datagram: self.datagrams.1 + octets <= self.config.datagram_backlog,
+        }
     }
 
     /// A session id that is in no use.
@@ -567,16 +643,27 @@ impl Endpoint {
     /// After anything was done to a session: collects its events, and has it asked for output.
     pub(crate) fn touch(&mut self, slot: u32) {
         self.collect_trace(slot);
+        self.collect_events(slot);
         let Some(session) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
             return;
         };
-        while let Some(event) = session.pop_event() {
-            self.events.push_back(event);
-        }
         if session.has_ended() {
             self.remove(slot);
         } else if !std::mem::replace(&mut session.queued, true) {
             self.transmit.push_back(slot);
+        }
+    }
+
+    fn collect_events(&mut self, slot: u32) {
+        let Some(session) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        while let Some(event) = session.pop_event() {
+            if let Event::Datagram { payload, .. } = &event {
+                self.datagrams.0 += 1;
+                self.datagrams.1 += datagram_octets(payload);
+            }
+            self.events.push_back(event);
         }
     }
 
@@ -653,7 +740,7 @@ impl Endpoint {
     fn confirm(&mut self, now: Instant, id: u32, peer: NodeId) -> Option<u32> {
         let room =
             self.by_peer.contains_key(&peer) || self.by_peer.len() < self.config.max_sessions;
-        if !room || self.events.len() >= self.event_limit() {
+        if !room || !self.has_event_room() {
             return None;
         }
         let entry = self.half_open.confirm(id, peer)?;
@@ -682,6 +769,11 @@ impl Endpoint {
         }
         Some(self.insert(session))
     }
+}
+
+/// Octets of the packet that brought a datagram.
+fn datagram_octets(payload: &Bytes) -> usize {
+    HEADER_OCTETS + payload.len() + TAG_LEN
 }
 
 /// Parses a datagram that carries the protection asked for.

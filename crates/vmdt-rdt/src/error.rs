@@ -64,3 +64,37 @@ pub enum WriteError {
     #[error("the control flow can't be finished")]
     ControlFlow,
 }
+
+/// Why a datagram was refused. Nothing was queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatagramError {
+    /// There is no established session with this peer; `Connected` tells when there is.
+    #[error("no established session with this peer: connect first and wait for Connected")]
+    NoSession,
+    /// The session is being closed.
+    #[error("the session is closing")]
+    Closing,
+    /// The session is of the open profile, which has no datagrams.
+    #[error("the session is not sealed, and only sealed sessions have datagrams: use a flow")]
+    NotSealed,
+    /// There is nothing in it.
+    #[error("a datagram has at least one octet")]
+    Empty,
+    /// It does not fit into one packet.
+    #[error("a datagram of {octets} octets does not fit, at most {limit} do now")]
+    TooLarge {
+        /// Octets given.
+        octets: usize,
+        /// The largest payload that the session carries now.
+        limit: usize,
+    },
+    /// The queue is full; an event `DatagramRoom` follows.
+    #[error("{queued} octets of datagrams wait of {limit} allowed: try after DatagramRoom")]
+    Full {
+        /// Octets that wait, headers and tags included.
+        queued: usize,
+        /// The configured bound.
+        limit: usize,
+    },
+}

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use vmdt_wire::{FlowId, NodeId};
 
 use crate::ecn::EcnCodepoint;
@@ -26,7 +27,8 @@ pub const CODE_FALSE_ACK: u16 = 0xff01;
 ///
 /// The queue is bounded by construction: a flow has at most one `Readable` waiting and one
 /// final event, and no new flow or session is taken from the network while
-/// more events than the configured flows and sessions wait to be polled.
+/// more events than the configured flows and sessions wait to be polled. Datagrams that wait have a
+/// bound of their own ([`Config::set_datagram_backlog`](crate::Config::set_datagram_backlog)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -88,7 +90,22 @@ pub enum Event {
         /// The peer.
         peer: NodeId,
     },
-    /// The session ended and all its flows with it.
+    /// A datagram of the peer, from a sealed session: authentic, at most once, in no order. It is
+    /// a slice of the buffer it arrived in.
+    Datagram {
+        /// The peer.
+        peer: NodeId,
+        /// 1 octet or more.
+        payload: Bytes,
+    },
+    /// There is room for datagrams again
+    /// ([`Endpoint::datagram_room`](crate::Endpoint::datagram_room)) after there was none, or one
+    /// was refused as `Full`.
+    DatagramRoom {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// The session ended and all its flows with it, and datagrams that had not left.
     Closed {
         /// The peer.
         peer: NodeId,

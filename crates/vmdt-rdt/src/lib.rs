@@ -144,6 +144,7 @@ mod ack;
 mod answers;
 mod config;
 pub mod congestion;
+mod datagrams;
 mod delivery_rate;
 mod ecn;
 mod endpoint;
@@ -174,7 +175,7 @@ mod tombstones;
 pub use config::{Config, Integrity, LossDetection};
 pub use ecn::EcnCodepoint;
 pub use endpoint::Endpoint;
-pub use error::{ConfigError, WriteError};
+pub use error::{ConfigError, DatagramError, WriteError};
 pub use event::{CODE_FALSE_ACK, CloseReason, Event, Transmit};
 pub use limiter::{RateLimit, TokenBucket};
 #[cfg(feature = "qlog")]

@@ -56,7 +56,7 @@ impl Pacer {
     }
 
     /// Octets that `time` fills.
-    fn per(&self, time: Duration) -> u64 {
+    pub(crate) fn per(&self, time: Duration) -> u64 {
         let octets = u128::from(self.rate) * time.as_nanos() / 1_000_000_000;
         u64::try_from(octets).unwrap_or(u64::MAX)
     }

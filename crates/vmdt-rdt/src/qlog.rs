@@ -2,7 +2,7 @@
 //! viewers of QUIC traces draw of a path (packets, ACKs, losses, window, round trips).
 //!
 //! A flow is shown as a stream, numbered in order of its first appearance in the trace; DATA as a
-//! STREAM frame with its segment number (`segment`) in place of an offset, HEARTBEAT as PING, FIN
+//! STREAM frame with its segment number (`segment`) in place of an offset, HEARTBEAT as PING, DATAGRAM as DATAGRAM (RFC 9221), FIN
 //! as CONNECTION_CLOSE, RESET_STREAM or STOP_SENDING, NAK as a frame of its own.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -188,6 +188,9 @@ impl Log {
                 },
                 Err(_) => json!({ "frame_type": "unknown" }),
             },
+            PacketType::Datagram => {
+                json!({ "frame_type": "datagram", "length": payload.len() })
+            }
             PacketType::Syn => json!({ "frame_type": "crypto", "length": payload.len() }),
         };
         json!([frame])

@@ -299,9 +299,9 @@ impl Endpoint {
         let Some(packet) = packet else {
             return;
         };
-        let may_open = self.events.len() < self.event_limit();
+        let room = self.room(octets);
         if let Some(session) = self.session_mut(slot) {
-            session.handle(now, (from, ecn), packet, octets, may_open);
+            session.handle(now, (from, ecn), packet, octets, room);
         }
         self.touch(slot);
     }
@@ -499,7 +499,7 @@ impl Endpoint {
                 .get(&peer)
                 .and_then(|slot| self.session(*slot))
                 .is_some_and(|session| session.is_unheard(now));
-        !own && self.has_room(peer) && self.events.len() < self.event_limit()
+        !own && self.has_room(peer) && self.has_event_room()
     }
 
     /// Whether an answer of ours bears this session id.

@@ -135,6 +135,11 @@ impl SendFlows {
         !self.lost.is_empty() || !self.lost_control.is_empty()
     }
 
+    /// Whether a segment of the control flow does.
+    pub(crate) fn any_lost_control(&self) -> bool {
+        !self.lost_control.is_empty()
+    }
+
     fn flow(&self, slot: u32) -> Option<&SendFlow> {
         self.slots.get(slot as usize)?.as_ref()
     }

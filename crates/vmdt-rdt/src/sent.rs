@@ -30,6 +30,8 @@ pub(crate) enum Content {
     Notice(u64),
     /// HEARTBEAT: nothing to repeat.
     Heartbeat,
+    /// DATAGRAM: never repeated.
+    Datagram,
     /// A HEARTBEAT padded to this payload size, to see whether the path carries it. Its loss
     /// says nothing of congestion.
     MtuProbe(u16),

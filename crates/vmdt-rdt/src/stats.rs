@@ -53,6 +53,20 @@ pub struct PathStats {
     pub naks_received: u64,
     /// Octets queued for sending and not acknowledged.
     pub queued: usize,
+    /// Octets of datagrams that wait to leave, headers and tags included.
+    pub datagrams_queued: usize,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Datagrams accepted.
+    pub datagrams_received: u64,
+    /// Datagrams sent and declared lost; those that had arrived after all are not taken back.
+    pub datagrams_lost: u64,
+    /// Datagrams dropped on arrival because too many waited for the application. They are not
+    /// acknowledged.
+    pub datagrams_refused: u64,
+    /// Datagrams dropped before they left because the path's largest payload had shrunk below
+    /// them.
+    pub datagrams_outgrown: u64,
     /// Octets received and not read, or out of order.
     pub held: usize,
     /// Outgoing flows.

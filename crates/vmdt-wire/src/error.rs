@@ -128,8 +128,8 @@ pub enum PacketError {
         #[source]
         cause: ShareIndexError,
     },
-    /// The packet type is none of the six.
-    #[error("packet type at octet {offset} is {found}, allowed are 1 to 6")]
+    /// The packet type is none of the seven.
+    #[error("packet type at octet {offset} is {found}, allowed are 1 to 7")]
     UnknownType {
         /// Where the octet stands.
         offset: usize,

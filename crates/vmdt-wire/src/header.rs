@@ -91,20 +91,23 @@ pub enum PacketType {
     Fin = 5,
     /// Shows that the sender is alive; no payload.
     Heartbeat = 6,
+    /// Octets of the application that are sent once and belong to no flow. Profile 1.1.
+    Datagram = 7,
 }
 
 impl PacketType {
     /// All types in the order of their octets.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Data,
         Self::Ack,
         Self::Nak,
         Self::Syn,
         Self::Fin,
         Self::Heartbeat,
+        Self::Datagram,
     ];
 
-    /// The type of an octet, or `None` for one that is not 1 to 6.
+    /// The type of an octet, or `None` for one that is not 1 to 7.
     #[must_use]
     pub const fn from_octet(octet: u8) -> Option<Self> {
         Some(match octet {
@@ -114,6 +117,7 @@ impl PacketType {
             4 => Self::Syn,
             5 => Self::Fin,
             6 => Self::Heartbeat,
+            7 => Self::Datagram,
             _ => return None,
         })
     }

@@ -63,6 +63,7 @@ fn every_packet_type_has_its_octet() {
         (4, PacketType::Syn),
         (5, PacketType::Fin),
         (6, PacketType::Heartbeat),
+        (7, PacketType::Datagram),
     ];
     for (octet, kind) in table {
         let datagram = with(68, &[octet]);
@@ -73,7 +74,7 @@ fn every_packet_type_has_its_octet() {
         assert_eq!(out, datagram);
     }
     assert_eq!(table.map(|(_, kind)| kind), PacketType::ALL);
-    for octet in (7..=255).chain([0]) {
+    for octet in (8..=255).chain([0]) {
         assert_eq!(
             Header::parse(&with(68, &[octet])),
             Err(PacketError::UnknownType {

@@ -262,7 +262,7 @@ fn content(kind: PacketType, payload: &[u8], sealed: bool) -> String {
         PacketType::Ack => shown(read(Ack::parse(payload))),
         PacketType::Nak => shown(read(Nak::parse(payload))),
         PacketType::Fin => shown(read(Fin::parse(payload))),
-        PacketType::Data | PacketType::Heartbeat => beginning,
+        PacketType::Data | PacketType::Heartbeat | PacketType::Datagram => beginning,
     }
 }
 

@@ -12,6 +12,7 @@ mod trace;
 mod transmit;
 
 pub(crate) use protection::Protection;
+pub(crate) use receive::Room;
 pub(crate) use transmit::write_syn;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,9 +31,10 @@ use vmdt_wire::{FlowId, NodeId};
 use crate::ack::AckState;
 use crate::config::{Config, HEADER_OCTETS};
 use crate::congestion::Controller;
+use crate::datagrams::DatagramQueue;
 use crate::delivery_rate::DeliveryRate;
 use crate::ecn::{EcnReceived, EcnSender};
-use crate::error::WriteError;
+use crate::error::{DatagramError, WriteError};
 use crate::event::{CloseReason, Event};
 use crate::limiter::{RateLimit, TokenBucket};
 use crate::pacing::Pacer;
@@ -51,6 +53,9 @@ use crate::stats::PathStats;
 const MIN_PAYLOAD: u16 = 64;
 /// Octets of a FIN without words.
 const FIN_FIXED: usize = 4;
+/// Datagrams worth having in the queue: as many as leave in this time, and at least so many.
+const DATAGRAM_TIME: Duration = Duration::from_millis(2);
+const DATAGRAM_AHEAD: u64 = 3;
 /// Shortest idle timeout a peer can hold us to.
 const MIN_IDLE: Duration = Duration::from_millis(100);
 
@@ -152,6 +157,8 @@ pub(crate) struct Session {
     app_limited: bool,
 
     send: SendFlows,
+    /// Once there was a datagram to send.
+    datagrams: Option<Box<DatagramQueue>>,
     recv: RecvFlows,
     ack: AckState,
     /// Flow of the newest DATA, to be named in the next ACK.
@@ -242,6 +249,7 @@ impl Session {
                 control_buffer: config.control_buffer,
                 tombstones: config.max_tombstones,
             }),
+            datagrams: None,
             recv: RecvFlows::new(RecvLimits {
                 flows: config.max_recv_flows,
                 flow_window: config.flow_window,
@@ -629,6 +637,56 @@ impl Session {
         self.send.finish(flow)
     }
 
+    /// Queues a datagram.
+    pub(crate) fn send_datagram(&mut self, payload: Bytes) -> Result<(), DatagramError> {
+        match self.state.get() {
+            SessionState::Connecting => return Err(DatagramError::NoSession),
+            SessionState::Draining => return Err(DatagramError::Closing),
+            SessionState::Established => {}
+        }
+        let limit = self.max_datagram().ok_or(DatagramError::NotSealed)?;
+        let octets = payload.len();
+        if octets == 0 {
+            return Err(DatagramError::Empty);
+        }
+        if octets > limit {
+            return Err(DatagramError::TooLarge { octets, limit });
+        }
+        let (framing, target) = (self.framing(), self.datagram_target());
+        let limit = self.config.datagram_buffer;
+        let queue = self.datagrams.get_or_insert_default();
+        queue.push(payload, framing, limit, target)
+    }
+
+    /// Octets of datagrams that wait.
+    fn datagrams_queued(&self) -> usize {
+        self.datagrams.as_ref().map_or(0, |queue| queue.octets())
+    }
+
+    /// The largest payload of a datagram now; `None`: the session has none, or not yet.
+    pub(crate) fn max_datagram(&self) -> Option<usize> {
+        let ready = self.protection.is_some() && self.state.is_established();
+        ready.then_some(self.max_payload)
+    }
+
+    /// Octets of datagrams that are worth handing over now.
+    pub(crate) fn datagram_room(&self) -> usize {
+        self.max_datagram().map_or(0, |_| {
+            self.datagram_target()
+                .saturating_sub(self.datagrams_queued())
+        })
+    }
+
+    /// Octets of datagrams that keep the path busy until the application is asked again: what is
+    /// more waits better with the application, which can still change its mind.
+    fn datagram_target(&self) -> usize {
+        let least = DATAGRAM_AHEAD * self.datagram();
+        let paced = self.pacer.per(DATAGRAM_TIME).max(least);
+        usize::try_from(paced)
+            .unwrap_or(usize::MAX)
+            .min(self.config.datagram_buffer)
+    }
+
     pub(crate) fn set_flow_priority(
         &mut self,
         flow: FlowId,
@@ -733,6 +791,7 @@ impl Session {
             bandwidth: self.controller.bandwidth(),
             bytes_in_flight: self.sent.in_flight(),
             queued: self.send.queued(),
+            datagrams_queued: self.datagrams_queued(),
             held: self.recv.held(),
             send_flows: self.send.len(),
             recv_flows: self.recv.len(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use vmdt_wire::segment::{Fin, FinKind, Nak};
-use vmdt_wire::{Flags, Header, Packet, PacketType};
+use vmdt_wire::{Flags, Header, Packet, PacketType, Seq};
 
 use super::Session;
 use super::protection::Closed;
@@ -18,6 +18,15 @@ use crate::ranges::Noted;
 use crate::recv_flows::Notice;
 use crate::rtt::RttEstimator;
 use crate::state::SessionState;
+
+/// What the endpoint has room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Another flow.
+    pub(crate) flow: bool,
+    /// Another datagram that waits as an event.
+    pub(crate) datagram: bool,
+}
 
 /// Segments one NAK can make us look at.
 const NAK_LIMIT: usize = 256;
@@ -46,14 +55,13 @@ impl Session {
     }
 
     /// Takes a datagram other than SYN whose session id, source and destination fit.
-    /// `may_open` permits it to open flows.
     pub(crate) fn handle(
         &mut self,
         now: Instant,
         (from, ecn): (SocketAddr, Option<EcnCodepoint>),
         mut packet: Packet,
         octets: usize,
-        may_open: bool,
+        room: Room,
     ) {
         let header = &packet.header;
         let number = self.ack.expand(header.packet_number);
@@ -64,7 +72,7 @@ impl Session {
         }
         let eliciting = matches!(
             header.kind,
-            PacketType::Data | PacketType::Fin | PacketType::Heartbeat
+            PacketType::Data | PacketType::Fin | PacketType::Heartbeat | PacketType::Datagram
         );
         if !matches!(self.ack.peek(number), Noted::New { .. }) {
             self.stats.duplicates += 1;
@@ -80,7 +88,7 @@ impl Session {
         }
         let newest = self.ack.largest().is_none_or(|largest| number > largest);
         let traced = self.is_traced().then(|| packet.clone());
-        let Some(at_once) = self.dispatch(now, &mut packet, number, may_open) else {
+        let Some(at_once) = self.dispatch(now, &mut packet, number, room) else {
             return;
         };
         if let Some(packet) = traced {
@@ -114,10 +122,10 @@ impl Session {
         now: Instant,
         packet: &mut Packet,
         number: u64,
-        may_open: bool,
+        room: Room,
     ) -> Option<bool> {
         match packet.header.kind {
-            PacketType::Data => self.on_data(now, packet, number, may_open),
+            PacketType::Data => self.on_data(now, packet, number, room.flow),
             PacketType::Ack => {
                 self.on_ack(now, &packet.header, &packet.payload, number);
                 Some(false)
@@ -132,6 +140,7 @@ impl Session {
                 self.recv.request_announcement(packet.header.flow);
                 Some(true)
             }
+            PacketType::Datagram => self.on_datagram(packet, room.datagram),
             // The endpoint keeps SYN to itself.
             PacketType::Syn => None,
         }
@@ -177,6 +186,29 @@ impl Session {
             self.recv.watch_hole(flow, at);
         }
         Some(last || !received.stored)
+    }
+
+    /// Hands a datagram up, if there is room for it.
+    fn on_datagram(&mut self, packet: &mut Packet, room: bool) -> Option<bool> {
+        let header = &packet.header;
+        let plain = header.flow.is_control()
+            && header.seq == Seq::ZERO
+            && header.ack == Seq::ZERO
+            && header.window == 0;
+        if self.protection.is_none() || !plain || packet.payload.is_empty() {
+            self.stats.malformed += 1;
+            return None;
+        }
+        if !room {
+            self.stats.datagrams_refused += 1;
+            return None;
+        }
+        self.stats.datagrams_received += 1;
+        self.events.push_back(Event::Datagram {
+            peer: self.peer,
+            payload: std::mem::take(&mut packet.payload),
+        });
+        Some(false)
     }
 
     /// How long a hole may stand before the next NAK about it: two round trips, since the

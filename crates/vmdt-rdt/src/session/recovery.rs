@@ -15,6 +15,7 @@ use crate::packet_number::expand_seq;
 use crate::path_mtu::PathMtu;
 use crate::send_flows::{AckEffect, SegmentRef, SendFlows};
 use crate::sent::{Content, LossReport, Settled};
+use crate::stats::PathStats;
 
 /// Probe timeouts that losses without an ACK between them must span (RFC 9002 section 7.6.1).
 const PERSISTENT_CONGESTION_THRESHOLD: u32 = 3;
@@ -171,7 +172,7 @@ impl Session {
                     self.send.reopen(notice.flow);
                 }
             }
-            Content::Heartbeat => {}
+            Content::Heartbeat | Content::Datagram => {}
             Content::MtuProbe(size) => {
                 self.mtu.on_probe_acked(now, size);
                 self.adopt_payload();
@@ -226,6 +227,7 @@ impl Session {
             notice_queue,
             mtu,
             ecn,
+            stats,
             config,
             #[cfg(feature = "qlog")]
             log,
@@ -237,7 +239,7 @@ impl Session {
             if let Some(log) = log {
                 log.lost(now, packet.number);
             }
-            requeue(&packet, send, notices, notice_queue, (mtu, ecn));
+            requeue(&packet, send, notices, notice_queue, (mtu, ecn, stats));
         });
         self.on_losses(now, &report);
     }
@@ -251,6 +253,7 @@ impl Session {
             notice_queue,
             mtu,
             ecn,
+            stats,
             #[cfg(feature = "qlog")]
             log,
             ..
@@ -260,7 +263,7 @@ impl Session {
             if let Some(log) = log {
                 log.lost(now, packet.number);
             }
-            requeue(&packet, send, notices, notice_queue, (mtu, ecn));
+            requeue(&packet, send, notices, notice_queue, (mtu, ecn, stats));
         });
         self.on_losses(now, &report);
     }
@@ -274,6 +277,7 @@ impl Session {
             notice_queue,
             mtu,
             ecn,
+            stats,
             #[cfg(feature = "qlog")]
             log,
             ..
@@ -283,7 +287,7 @@ impl Session {
             if let Some(log) = log {
                 log.lost(now, packet.number);
             }
-            requeue(&packet, send, notices, notice_queue, (mtu, ecn));
+            requeue(&packet, send, notices, notice_queue, (mtu, ecn, stats));
         });
         self.on_losses(now, &report);
     }
@@ -334,7 +338,7 @@ fn requeue(
     send: &mut SendFlows,
     notices: &BTreeMap<u64, FlowNotice>,
     notice_queue: &mut VecDeque<u64>,
-    (mtu, ecn): (&mut PathMtu, &mut EcnSender),
+    (mtu, ecn, stats): (&mut PathMtu, &mut EcnSender, &mut PathStats),
 ) {
     ecn.on_lost(packet.number);
     let payload = usize::from(packet.octets).saturating_sub(HEADER_OCTETS);
@@ -359,6 +363,7 @@ fn requeue(
                 notice_queue.push_back(number);
             }
         }
+        Content::Datagram => stats.datagrams_lost += 1,
         Content::Heartbeat => {}
         Content::MtuProbe(size) => mtu.on_probe_lost(size),
     }

@@ -10,7 +10,7 @@ use vmdt_wire::{Flags, FlowId, HEADER_LEN, Header, NodeId, PacketType, Seq, chec
 
 use super::{FIN_FIXED, Session};
 use crate::config::Integrity;
-use crate::event::{CloseReason, Transmit};
+use crate::event::{CloseReason, Event, Transmit};
 use crate::packet_number::{truncate, truncate_seq};
 use crate::sealed::{syn_header, write_handshake};
 use crate::send_flow::Outgoing;
@@ -323,7 +323,7 @@ impl Session {
     }
 
     /// Octets of a datagram around a payload.
-    fn framing(&self) -> usize {
+    pub(super) fn framing(&self) -> usize {
         HEADER_LEN + self.config.trailer_octets()
     }
 
@@ -400,7 +400,7 @@ impl Session {
             self.write_heartbeat(now, buf, flow);
             return true;
         }
-        if second && self.send_new(now, buf) {
+        if second && (self.send_new(now, buf) || self.send_queued_datagram(now, buf)) {
             return true;
         }
         let content = self.sent.repeatable().nth(usize::from(second));
@@ -424,7 +424,10 @@ impl Session {
                 self.notice_queue.push_back(number);
                 return self.send_notice(now, buf);
             }
-            Some(Content::Notice(_) | Content::Heartbeat | Content::MtuProbe(_)) | None => {}
+            Some(
+                Content::Notice(_) | Content::Heartbeat | Content::Datagram | Content::MtuProbe(_),
+            )
+            | None => {}
         }
         let flow = self.heartbeat.take().unwrap_or(FlowId::CONTROL);
         self.write_heartbeat(now, buf, flow);
@@ -436,6 +439,10 @@ impl Session {
         self.send.release_limited(now);
         let waiting = !self.notice_queue.is_empty()
             || self.heartbeat.is_some()
+            || self
+                .datagrams
+                .as_ref()
+                .is_some_and(|queue| !queue.is_empty())
             || self.send.any_lost()
             || self.send.wants_to_send();
         if !waiting {
@@ -471,8 +478,8 @@ impl Session {
             || self.send_mtu_probe(now, buf)
             || self.send_heartbeat(now, buf)
             || self.send_control(now, buf)
-            || self.send_lost(now, buf)
-            || self.send_new(now, buf);
+            || self.send_lost_control(now, buf)
+            || self.send_in_turn(now, buf);
         if !sent {
             self.note_app_limited();
             self.arm_persist(now);
@@ -554,6 +561,52 @@ impl Session {
         let number = self.track(now, self.framing(), Content::Heartbeat);
         let header = self.header(PacketType::Heartbeat, flow, number);
         let _ = self.put(now, buf, (header, number), |_| {});
+    }
+
+    /// Sends a datagram or a segment of a share; where both wait, three datagrams for each
+    /// segment.
+    fn send_in_turn(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let next = self
+            .datagrams
+            .as_mut()
+            .is_some_and(|queue| queue.take_turn());
+        if next && self.send_queued_datagram(now, buf) {
+            return true;
+        }
+        self.send_lost(now, buf) || self.send_new(now, buf) || self.send_queued_datagram(now, buf)
+    }
+
+    /// Sends the oldest datagram that fits.
+    fn send_queued_datagram(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let (framing, target) = (self.framing(), self.datagram_target());
+        let Some(queue) = &mut self.datagrams else {
+            return false;
+        };
+        let mut next = None;
+        while let Some(payload) = queue.pop(framing) {
+            if payload.len() <= self.max_payload {
+                next = Some(payload);
+                break;
+            }
+            self.stats.datagrams_outgrown += 1;
+        }
+        if queue.has_room_again(target) {
+            self.events
+                .push_back(Event::DatagramRoom { peer: self.peer });
+        }
+        let Some(payload) = next else {
+            return false;
+        };
+        self.stats.datagrams_sent += 1;
+        let number = self.track(now, framing + payload.len(), Content::Datagram);
+        let header = self.header(PacketType::Datagram, FlowId::CONTROL, number);
+        let fill = |out: &mut Vec<u8>| out.extend_from_slice(&payload);
+        let _ = self.put(now, buf, (header, number), fill);
+        true
+    }
+
+    fn send_lost_control(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        self.send.any_lost_control() && self.send_lost(now, buf)
     }
 
     fn send_lost(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
