@@ -383,7 +383,10 @@ impl Core {
             self.send_line(now, ann.sender, line);
             return;
         }
-        if self.is_durable() && self.ended_set.get(&(ann.sender, transfer)) == Some(&true) {
+        // it came by express, or in an earlier run
+        if (self.is_durable() || !self.collector.is_ended(message))
+            && self.ended_set.get(&(ann.sender, transfer)) == Some(&true)
+        {
             self.acknowledge(now, ann.sender, message);
             if forwarded {
                 self.tell_have(now, from, message);
