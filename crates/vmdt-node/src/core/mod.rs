@@ -595,6 +595,7 @@ impl Core {
     /// A [durable](Self::is_durable) node ends nothing: the next run goes on.
     pub fn close(&mut self, now: Instant) {
         if self.is_durable() {
+            self.express_last_words(now);
             return self.settle(now);
         }
         let ids: Vec<MessageId> = self.outgoing.keys().copied().collect();
@@ -605,6 +606,7 @@ impl Core {
         for handle in handles {
             self.fail_incoming(now, handle, TransferError::Closed);
         }
+        self.express_last_words(now);
         self.send_receipts(now, true);
         self.settle(now);
     }

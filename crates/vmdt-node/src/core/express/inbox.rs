@@ -27,6 +27,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const CONFIRM: Duration = Duration::from_millis(1);
 /// How long after the last one it is repeated once: it may have been lost.
 const CONFIRM_AGAIN: Duration = Duration::from_millis(15);
+/// For how long a confirmation may have been lost and not asked for again.
+const UNSURE: Duration = Duration::from_secs(2);
 /// Messages at the application whose counters are remembered until it has them.
 const MAX_AT_APPLICATION: usize = 4096;
 
@@ -89,6 +91,8 @@ struct Sender {
     /// Messages that are not whole, by age.
     order: VecDeque<(u32, u32)>,
     octets: usize,
+    /// Messages whose confirmation may have been lost, and when they were delivered.
+    unsure: VecDeque<(Instant, MessageId)>,
     /// When to confirm, and whether that is a repetition.
     confirm: Option<(Instant, bool)>,
 }
@@ -108,14 +112,13 @@ impl Sender {
             .find(|pair| pair.channel.id() == opening)
     }
 
-    fn drop_partial(&mut self, now: Instant, (opening, counter): (u32, u32)) -> usize {
+    fn drop_partial(&mut self, now: Instant, (opening, counter): (u32, u32)) {
         let partial = self
             .pair(now, opening)
             .and_then(|pair| pair.partial.remove(&counter));
         let octets = partial.map_or(0, |partial| partial.octets);
         self.octets -= octets;
         self.order.retain(|place| *place != (opening, counter));
-        octets
     }
 
     fn confirm_at(&mut self, at: Instant) {
@@ -145,11 +148,15 @@ impl Inbox {
 
     /// Takes an opening in place of the one before. Refused when its id is in use.
     pub(crate) fn open(&mut self, now: Instant, opening: &Opening, channel: Channel) -> bool {
-        let sender = self.senders.entry(opening.sender().node_id()).or_default();
-        if sender.pair(now, opening.id()).is_some() {
+        let from = opening.sender().node_id();
+        self.expire(now, from);
+        let sender = self.senders.entry(from).or_default();
+        let before = self.octets - sender.octets;
+        let known = sender.pair(now, opening.id()).is_some();
+        self.octets = before + sender.octets;
+        if known {
             return false;
         }
-        let before = self.octets - sender.octets;
         let pair = Pair {
             opening: opening.octets().clone(),
             channel,
@@ -212,19 +219,18 @@ impl Inbox {
         let Some(sender) = self.senders.get_mut(&from) else {
             return;
         };
+        let before = self.octets - sender.octets;
         while let Some((opening, counter)) = sender.order.front().copied() {
             let since = sender
                 .pair(now, opening)
                 .and_then(|pair| pair.partial.get(&counter))
                 .map(|partial| partial.since);
             if since.is_some_and(|since| now < since + PARTIAL_TTL) {
-                return;
+                break;
             }
-            self.octets -= sender.drop_partial(now, (opening, counter));
-            if sender.order.front() == Some(&(opening, counter)) {
-                sender.order.pop_front();
-            }
+            sender.drop_partial(now, (opening, counter));
         }
+        self.octets = before + sender.octets;
     }
 
     /// A message goes to the application.
@@ -241,18 +247,40 @@ impl Inbox {
         let Some((opening, counter)) = self.at_application.remove(&(from, transfer)) else {
             return false;
         };
+        self.expire(now, from);
         let Some(sender) = self.senders.get_mut(&from) else {
             return false;
         };
-        let Some(pair) = sender.pair(now, opening) else {
+        let before = self.octets - sender.octets;
+        let known = sender.pair(now, opening).is_some();
+        self.octets = before + sender.octets;
+        let Some(pair) = sender.pair(now, opening).filter(|_| known) else {
             return false;
         };
         pair.delivered.insert(counter);
         pair.delivered.keep(WINDOW);
         pair.news = true;
         sender.confirm_at(now + CONFIRM);
+        sender.unsure.push_back((now + UNSURE, transfer));
+        while sender.unsure.len() > MAX_PARTIAL
+            || sender.unsure.front().is_some_and(|(until, _)| *until <= now)
+        {
+            sender.unsure.pop_front();
+        }
         self.confirming.insert(from);
         true
+    }
+
+    /// What was delivered so lately that its sender may not know: this node says it no more.
+    pub(crate) fn last_words(&mut self, now: Instant) -> Vec<(NodeId, MessageId)> {
+        let unsure = |(id, sender): (&NodeId, &mut Sender)| {
+            let id = *id;
+            let unsure = std::mem::take(&mut sender.unsure).into_iter();
+            unsure
+                .filter(move |(until, _)| *until > now)
+                .map(move |(_, transfer)| (id, transfer))
+        };
+        self.senders.iter_mut().flat_map(unsure).collect()
     }
 
     /// When something is to be confirmed.
@@ -367,3 +395,7 @@ fn take(now: Instant, sender: &mut Sender, carrier: Carrier, octets: &Bytes) -> 
         Err(_) => Outcome::Unreadable,
     }
 }
+
+#[cfg(test)]
+#[path = "inbox_tests.rs"]
+mod tests;

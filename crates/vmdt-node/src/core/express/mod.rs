@@ -26,7 +26,7 @@ mod sending;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use vmdt_wire::{MessageId, NodeId};
+use vmdt_wire::{Message, MessageId, MessageName, NodeId};
 
 use super::Core;
 use inbox::Inbox;
@@ -62,6 +62,18 @@ impl Core {
         }
         self.confirm_express(now);
         self.look_after_express(now);
+    }
+
+    /// This node is about to close: what was confirmed of late is confirmed on the control flow,
+    /// where nothing is lost.
+    pub(super) fn express_last_words(&mut self, now: Instant) {
+        for (to, transfer) in self.express.inbox.last_words(now) {
+            let line = Message::SharePoolAck {
+                message: MessageName::from(transfer),
+                receiver: self.config.id,
+            };
+            self.send_line(now, to, line);
+        }
     }
 
     /// A member has left: nothing more of it is expected.

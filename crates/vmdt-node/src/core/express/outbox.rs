@@ -17,6 +17,10 @@ pub(crate) const MAX_IN_FLIGHT: usize = 1024;
 pub(crate) const COMPANY: Duration = Duration::from_millis(1);
 /// How long it may take until k pieces of a message have left.
 const STUCK: Duration = Duration::from_secs(3);
+/// How long pieces in addition to k wait for those of other messages that are among the first k.
+const STAND_BACK: Duration = Duration::from_millis(40);
+/// When none of those has left for so long, their paths are full, and others may as well be used.
+const STALLED: Duration = Duration::from_millis(4);
 /// Pieces that are looked at for one that still fits a datagram.
 const LOOK_AHEAD: usize = 8;
 
@@ -32,8 +36,9 @@ pub(crate) struct Queued {
     pub(crate) since: Instant,
 }
 
-/// The place of a piece among those of its path: first those that the first k of a message are,
-/// then the ones in addition; of equal ones the more urgent, and then the oldest message's.
+/// The place of a piece among those of its path: first those that are the first k of a message,
+/// then each message's first one in addition, and so on; of equal ones the more urgent, and then
+/// the oldest message's.
 type Place = (u8, u8, u64, NonZeroU8);
 
 /// The pieces that wait for one path.
@@ -57,12 +62,17 @@ pub(crate) enum Next {
 }
 
 impl PathQueue {
-    /// Takes what is to leave in the next datagram, which holds so many octets.
-    pub(crate) fn next(&mut self, now: Instant, limit: usize) -> Next {
+    /// Takes what is to leave in the next datagram, which holds so many octets. Pieces in addition
+    /// stand back for others until then: their way may share a link with theirs.
+    fn next(&mut self, now: Instant, limit: usize, others: Option<Instant>) -> Next {
         let Some((place, first)) = self.pieces.first_key_value() else {
             return Next::Nothing;
         };
         let (first_place, to) = (*place, first.key.0);
+        let until = others.map(|others| others.min(first.since + STAND_BACK));
+        if let Some(until) = until.filter(|until| first_place.0 > 0 && now < *until) {
+            return Next::At(until);
+        }
         let mut room = limit.saturating_sub(HEAD);
         if PREFIX + first.octets.len() > room {
             return match self.pieces.remove(&first_place) {
@@ -73,8 +83,15 @@ impl PathQueue {
         let mut chosen = Vec::new();
         let mut oldest = first.since;
         let mut full = false;
-        let of_receiver = |(_, q): &(&Place, &Queued)| q.key.0 == to;
-        for (place, piece) in self.pieces.iter().filter(of_receiver).take(LOOK_AHEAD) {
+        let alike = |(place, q): &(&Place, &Queued)| {
+            q.key.0 == to && (place.0 == 0) == (first_place.0 == 0)
+        };
+        let mut keys = BTreeSet::new();
+        for (place, piece) in self.pieces.iter().filter(alike).take(LOOK_AHEAD) {
+            // two of one message would be lost together
+            if !keys.insert(piece.key) {
+                continue;
+            }
             let needed = PREFIX + piece.octets.len();
             if needed > room {
                 full = true;
@@ -95,11 +112,6 @@ impl PathQueue {
         Next::Send(pieces.collect())
     }
 
-    /// Takes all that waits.
-    pub(crate) fn drain(&mut self) -> Vec<Queued> {
-        std::mem::take(&mut self.pieces).into_values().collect()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
@@ -109,20 +121,25 @@ impl PathQueue {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) transfer: MessageId,
+    to: NodeId,
     /// What it says, for the ordinary way.
     pub(crate) data: Bytes,
     pub(crate) placement: Placement,
     /// All pieces that have a carrier, in order.
     pub(crate) pieces: Vec<(NonZeroU8, Carrier, Bytes)>,
     pub(crate) k: u8,
-    /// How many pieces leave at first.
-    pub(crate) first: usize,
+    /// How many pieces beyond k leave at first: whichever of them finds room on its path.
+    pub(crate) more: usize,
+    /// How many of these have left.
+    extra: usize,
     /// After how long without a word the others follow.
     pub(crate) patience: Duration,
     /// Which pieces have left at least once.
     pub(crate) left: BTreeSet<NonZeroU8>,
     /// All pieces were sent for a second time, or are about to be.
     pub(crate) repeated: bool,
+    /// There is no way to its receiver any more.
+    lost: bool,
     /// 0 goes first.
     urgency: u8,
     turn: u64,
@@ -133,22 +150,25 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     pub(crate) fn new(
-        (transfer, data): (MessageId, Bytes),
+        (transfer, to, data): (MessageId, NodeId, Bytes),
         placement: Placement,
         pieces: Vec<(NonZeroU8, Carrier, Bytes)>,
-        (k, first, urgency): (u8, usize, u8),
+        (k, more, urgency): (u8, usize, u8),
         (now, patience): (Instant, Duration),
     ) -> InFlight {
         InFlight {
             transfer,
+            to,
             data,
             placement,
             pieces,
             k,
-            first,
+            more,
+            extra: 0,
             patience,
             left: BTreeSet::new(),
             repeated: false,
+            lost: false,
             urgency,
             turn: 0,
             count: 0,
@@ -156,9 +176,23 @@ impl InFlight {
         }
     }
 
+    /// Where the pieces beyond the first k wait.
+    fn spare_places(&self) -> Vec<(usize, NodeId, Place)> {
+        let beyond = self.pieces.iter().enumerate().skip(self.k.into());
+        beyond
+            .map(|(at, (index, carrier, _))| {
+                (at, neighbour(self.to, *carrier), self.place(at, *index))
+            })
+            .collect()
+    }
+
     /// The place of one of its pieces on its path.
     fn place(&self, at: usize, index: NonZeroU8) -> Place {
-        let rank = (at + 1).saturating_sub(usize::from(self.k));
+        let rank = if at < usize::from(self.k) || self.repeated {
+            0
+        } else {
+            self.extra + 1
+        };
         let rank = u8::try_from(rank).unwrap_or(u8::MAX);
         (rank, self.urgency, self.turn, index)
     }
@@ -182,6 +216,10 @@ pub(crate) struct Outbox {
     deadlines: BTreeSet<(Instant, Key)>,
     paths: BTreeMap<NodeId, PathQueue>,
     turn: u64,
+    /// Pieces of the lowest rank that wait, on all paths.
+    pressing: usize,
+    /// When the last of these left, or came.
+    pressed_at: Option<Instant>,
     /// When a path is to be looked at again.
     wake: Option<Instant>,
 }
@@ -219,8 +257,9 @@ impl Outbox {
         self.deadlines.insert((message.deadline, key));
         self.by_transfer.insert(message.transfer, key);
         *self.counts.entry(key.0).or_default() += 1;
-        let first = message.first;
-        self.queue(now, key, &message, 0..first);
+        let some = usize::from(message.k);
+        let all = message.pieces.len();
+        self.queue(now, key, &message, 0..if message.more > 0 { all } else { some });
         self.messages.insert(key, message);
     }
 
@@ -240,7 +279,12 @@ impl Outbox {
                 since: now,
             };
             let path = self.paths.entry(neighbour(key.0, *carrier)).or_default();
-            path.pieces.insert(message.place(at, *index), piece);
+            let place = message.place(at, *index);
+            if place.0 == 0 {
+                self.pressing += 1;
+                self.pressed_at = Some(now);
+            }
+            path.pieces.insert(place, piece);
         }
     }
 
@@ -250,8 +294,13 @@ impl Outbox {
         waiting.map(|(id, _)| *id).collect()
     }
 
-    pub(crate) fn path(&mut self, neighbour: NodeId) -> Option<&mut PathQueue> {
-        self.paths.get_mut(&neighbour)
+    /// What a path is to do: takes what is to leave in the next datagram of so many octets.
+    pub(crate) fn next(&mut self, now: Instant, neighbour: NodeId, limit: usize) -> Next {
+        let pressed = self.pressed_at.filter(|_| self.pressing > 0);
+        let others = pressed.map(|at| at + STALLED);
+        self.paths
+            .get_mut(&neighbour)
+            .map_or(Next::Nothing, |path| path.next(now, limit, others))
     }
 
     /// A piece has left, or will not leave any more. Returns whether it was the first time.
@@ -261,6 +310,27 @@ impl Outbox {
         };
         message.count += 1;
         let first = message.left.insert(piece.index);
+        let at = message.pieces.iter().position(|(index, ..)| *index == piece.index);
+        let first_k = at.is_some_and(|at| at < usize::from(message.k));
+        if first_k || message.repeated {
+            self.pressing = self.pressing.saturating_sub(1);
+            self.pressed_at = Some(now);
+        } else {
+            // the others of its spare pieces stand back, or are not needed
+            let before = message.spare_places();
+            message.extra += 1;
+            let enough = message.extra >= message.more;
+            for (at, neighbour, place) in before {
+                let Some(path) = self.paths.get_mut(&neighbour) else {
+                    continue;
+                };
+                if let Some(waiting) = path.pieces.remove(&place)
+                    && !enough
+                {
+                    path.pieces.insert(message.place(at, place.3), waiting);
+                }
+            }
+        }
         if message.count == usize::from(message.k) {
             let patience = message.patience * if message.repeated { 2 } else { 1 };
             self.deadlines.remove(&(message.deadline, piece.key));
@@ -282,8 +352,12 @@ impl Outbox {
             }
         }
         for (at, (index, carrier, _)) in message.pieces.iter().enumerate() {
-            if let Some(path) = self.paths.get_mut(&neighbour(key.0, *carrier)) {
-                path.pieces.remove(&message.place(at, *index));
+            let place = message.place(at, *index);
+            if let Some(path) = self.paths.get_mut(&neighbour(key.0, *carrier))
+                && path.pieces.remove(&place).is_some()
+                && place.0 == 0
+            {
+                self.pressing = self.pressing.saturating_sub(1);
             }
         }
         Some(message)
@@ -310,9 +384,18 @@ impl Outbox {
         self.deadlines.pop_first();
         let mut message = self.messages.remove(&key)?;
         let stuck = message.count < usize::from(message.k);
-        if message.repeated || stuck {
+        if message.repeated || message.lost || stuck {
             self.messages.insert(key, message);
             return Some((key, Due::GiveUp));
+        }
+        for (at, (index, carrier, _)) in message.pieces.iter().enumerate() {
+            let place = message.place(at, *index);
+            if let Some(path) = self.paths.get_mut(&neighbour(key.0, *carrier))
+                && path.pieces.remove(&place).is_some()
+                && place.0 == 0
+            {
+                self.pressing = self.pressing.saturating_sub(1);
+            }
         }
         message.repeated = true;
         message.count = 0;
@@ -336,7 +419,7 @@ impl Outbox {
         for key in self.to(to) {
             if let Some(message) = self.messages.get_mut(&key) {
                 self.deadlines.remove(&(message.deadline, key));
-                message.repeated = true;
+                message.lost = true;
                 message.deadline = now;
                 self.deadlines.insert((now, key));
             }
@@ -350,9 +433,14 @@ impl Outbox {
 
     /// The path to a neighbour is gone: what waited for it is lost.
     pub(crate) fn path_lost(&mut self, now: Instant, neighbour: NodeId) {
-        let lost = self.paths.remove(&neighbour);
-        for piece in lost.map(|mut path| path.drain()).unwrap_or_default() {
-            self.left(now, &piece);
+        let Some(lost) = self.paths.remove(&neighbour) else {
+            return;
+        };
+        for (place, piece) in lost.pieces {
+            // pieces in addition may leave elsewhere
+            if place.0 == 0 {
+                self.left(now, &piece);
+            }
         }
     }
 
@@ -395,10 +483,10 @@ mod tests {
             .map(|(index, carrier)| (index, carrier, Bytes::from(vec![number; len])))
             .collect();
         InFlight::new(
-            (MessageId::from_random([number; 12]), Bytes::new()),
+            (MessageId::from_random([number; 12]), node("b"), Bytes::new()),
             placement,
             pieces,
-            (2, 3, 0),
+            (2, 1, 0),
             (now, Duration::from_millis(100)),
         )
     }
@@ -407,9 +495,14 @@ mod tests {
         (node("b"), 1, number.into())
     }
 
-    fn send(path: &mut PathQueue, now: Instant, limit: usize) -> Vec<u8> {
-        match path.next(now, limit) {
-            Next::Send(pieces) => pieces.iter().map(|p| p.octets[0]).collect(),
+    fn send(outbox: &mut Outbox, neighbour: NodeId, now: Instant, limit: usize) -> Vec<u8> {
+        match outbox.next(now, neighbour, limit) {
+            Next::Send(pieces) => {
+                for piece in &pieces {
+                    outbox.left(now, piece);
+                }
+                pieces.iter().map(|p| p.octets[0]).collect()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -420,17 +513,18 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.add(now, key(1), message(now, 1, 100));
         for neighbour in outbox.waiting() {
-            assert_eq!(send(outbox.path(neighbour).unwrap(), now, 1000), [1]);
+            while let Next::Send(pieces) = outbox.next(now, neighbour, 1000) {
+                pieces.iter().for_each(|piece| {
+                    outbox.left(now, piece);
+                });
+            }
         }
         let soon = now + COMPANY / 4;
         outbox.add(soon, key(2), message(now, 2, 100));
         let neighbour = outbox.waiting()[0];
-        let path = outbox.path(neighbour).unwrap();
-        assert_eq!(path.next(soon, 1000), Next::At(now + COMPANY));
+        assert_eq!(outbox.next(soon, neighbour, 1000), Next::At(now + COMPANY));
         outbox.add(soon, key(3), message(now, 3, 100));
-        let path = outbox.path(neighbour).unwrap();
-        assert_eq!(send(path, now + COMPANY, 1000), [2, 3]);
-        assert_eq!(path.next(now + COMPANY, 1000), Next::Nothing);
+        assert_eq!(send(&mut outbox, neighbour, now + COMPANY, 1000), [2, 3]);
     }
 
     #[test]
@@ -441,10 +535,9 @@ mod tests {
             outbox.add(now, key(number), message(now, number, 400));
         }
         let neighbour = outbox.waiting()[0];
-        let path = outbox.path(neighbour).unwrap();
-        assert_eq!(send(path, now, 1000), [1, 2]);
-        assert_eq!(send(path, now, 1000), [3, 4]);
-        assert_eq!(path.next(now, 1000), Next::At(now + COMPANY));
+        assert_eq!(send(&mut outbox, neighbour, now, 1000), [1, 2]);
+        assert_eq!(send(&mut outbox, neighbour, now, 1000), [3, 4]);
+        assert_eq!(outbox.next(now, neighbour, 1000), Next::At(now + COMPANY));
     }
 
     #[test]
@@ -459,18 +552,21 @@ mod tests {
             }
             outbox.add(now, key(number), message);
         }
-        let path = outbox.path(node("b")).unwrap();
         let mut order = Vec::new();
-        while let Next::Send(pieces) = path.next(now + COMPANY, 500) {
-            order.extend(pieces.iter().map(|p| p.octets[0]));
+        while let Next::Send(pieces) = outbox.next(now + COMPANY, node("b"), 500) {
+            for piece in pieces {
+                outbox.left(now, &piece);
+                order.push(piece.octets[0]);
+            }
         }
-        assert_eq!(order, [1, 1, 2, 2, 3, 3, 1, 2, 3]);
+        assert_eq!(order, [1, 1, 2, 2, 3, 3, 1, 2, 3], "one of each in addition");
     }
 
     #[test]
     fn a_datagram_is_for_one_receiver_and_what_fits_none_is_given_back() {
         let now = now();
-        let mut path = PathQueue::default();
+        let mut outbox = Outbox::default();
+        let path = outbox.paths.entry(node("x")).or_default();
         for (turn, to) in [(1, "b"), (2, "c"), (3, "b")] {
             let piece = Queued {
                 key: (node(to), 1, turn),
@@ -480,9 +576,10 @@ mod tests {
             };
             path.pieces.insert((0, 0, turn.into(), NonZeroU8::MIN), piece);
         }
-        assert_eq!(send(&mut path, now, 1000), [1, 3]);
-        assert!(matches!(path.next(now, 118), Next::TooLarge(_)));
-        assert!(path.is_empty());
+        assert_eq!(send(&mut outbox, node("x"), now, 1000), [1, 3]);
+        let next = outbox.next(now, node("x"), 118);
+        assert!(matches!(next, Next::TooLarge(_)));
+        assert!(outbox.is_empty());
     }
 
     #[test]
@@ -493,7 +590,7 @@ mod tests {
         let leave = |outbox: &mut Outbox, at: Instant| {
             let mut count = 0;
             for neighbour in outbox.waiting() {
-                while let Next::Send(pieces) = outbox.path(neighbour).unwrap().next(at, 1000) {
+                while let Next::Send(pieces) = outbox.next(at, neighbour, 1000) {
                     for piece in &pieces {
                         outbox.left(at, piece);
                         count += 1;
@@ -508,9 +605,11 @@ mod tests {
         assert_eq!(at, now + Duration::from_millis(100));
         assert_eq!(outbox.due(now), None);
         assert_eq!(outbox.due(at), Some((key(1), Due::Repeated)));
-        assert_eq!(leave(&mut outbox, at), 4, "all of them");
+        let all = leave(&mut outbox, at) + leave(&mut outbox, at + COMPANY);
+        assert_eq!(all, 4, "two of one path in two datagrams");
         let end = outbox.poll_timeout().unwrap();
-        assert_eq!(end, at + Duration::from_millis(200), "twice as long");
+        let twice = Duration::from_millis(200);
+        assert!((at + twice..=at + twice + COMPANY).contains(&end));
         assert_eq!(outbox.due(end), Some((key(1), Due::GiveUp)));
         assert!(outbox.remove(key(1)).is_some());
         assert!(outbox.is_empty());
@@ -557,5 +656,38 @@ mod tests {
             outbox.add(now, (node("b"), 1, number), message(now, 1, 1));
         }
         assert!(!outbox.has_room(node("b")) && outbox.has_room(node("c")));
+    }
+
+    #[test]
+    fn pieces_in_addition_stand_back_for_others_but_not_for_long() {
+        let now = now();
+        let mut outbox = Outbox::default();
+        outbox.add(now, key(1), message(now, 1, 400));
+        let carrier = |at: usize, outbox: &Outbox| {
+            let message = &outbox.messages[&key(1)];
+            neighbour(node("b"), message.pieces[at].1)
+        };
+        let (first, spare) = (carrier(0, &outbox), carrier(2, &outbox));
+        assert_ne!(first, spare);
+        assert_eq!(outbox.next(now, spare, 1000), Next::At(now + STALLED));
+        // others come and leave all the time
+        let mut later = now;
+        for number in 2..40 {
+            later += Duration::from_millis(2);
+            if later >= now + STAND_BACK {
+                break;
+            }
+            outbox.add(later, key(number), message(later, number, 400));
+            let next = outbox.next(later, spare, 1000);
+            assert!(matches!(next, Next::At(_)), "{next:?}");
+        }
+        assert!(matches!(outbox.next(later, spare, 1000), Next::Send(_)));
+        let mut outbox = Outbox::default();
+        outbox.add(now, key(1), message(now, 1, 400));
+        let second = carrier(1, &outbox);
+        assert_eq!(send(&mut outbox, first, now, 1000), [1]);
+        assert_eq!(send(&mut outbox, second, now, 1000), [1]);
+        assert_eq!(send(&mut outbox, spare, now, 1000), [1], "nobody is before it");
+        assert!(outbox.waiting().is_empty(), "one in addition was wanted");
     }
 }

@@ -105,14 +105,13 @@ impl Core {
                 Some((index, carrier, octets.clone()))
             })
             .collect();
-        let first = usize::from(k) + more;
-        self.stats.redundant_shares += pieces.len().min(first).saturating_sub(k.into()) as u64;
+        self.stats.redundant_shares += more as u64;
         self.stats.express_sent += 1;
         let message = InFlight::new(
-            (id, data.clone()),
+            (id, to, data.clone()),
             placement,
             pieces,
-            (k, first, urgency),
+            (k, more, urgency),
             (now, patience),
         );
         self.express.outbox.add(now, (to, opening, counter), message);
@@ -207,10 +206,7 @@ impl Core {
                 if self.limits.is_held(now, self.config.rate_limit, limit as u64) {
                     break;
                 }
-                let Some(queue) = self.express.outbox.path(path) else {
-                    break;
-                };
-                match queue.next(now, limit) {
+                match self.express.outbox.next(now, path, limit) {
                     Next::Nothing => break,
                     Next::At(at) => {
                         wake = Some(wake.map_or(at, |other| other.min(at)));
