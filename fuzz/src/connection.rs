@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
+use vmdt_rdt::vmdt_seal::identity::SecretIdentity;
+use vmdt_rdt::vmdt_seal::session::Local;
 use vmdt_rdt::{CloseReason, Config, Endpoint, Event, SessionState};
 use vmdt_testkit::Clock;
 use vmdt_wire::{FlowId, MessageId, NodeId, ShareIndex};
@@ -42,12 +44,15 @@ const MAX_FLOWS: usize = 8;
 ///
 /// In a hostile script datagrams are also forged, from captured ones and with a checksum that is
 /// right. Profile 1.0 has no protection against that, so there only the first sentence holds.
+///
+/// In a sealed script the sessions are those of profile 1.1, and the applications send datagrams too:
+/// what arrives was sent, and comes once.
 pub fn connection_pair(data: &[u8]) {
     let mut script = Unstructured::new(data);
-    let Ok(hostile) = script.arbitrary::<u8>().map(|octet| octet % 4 == 0) else {
+    let Ok(kind) = script.arbitrary::<u8>().map(|octet| octet % 4) else {
         return;
     };
-    let mut pair = Pair::new(hostile);
+    let mut pair = Pair::new(kind == 0, kind == 3);
     for _ in 0..MAX_OPS {
         if script.is_empty() || pair.operation(&mut script).is_err() {
             break;
@@ -78,6 +83,8 @@ struct Side {
     lives: u8,
     /// The last datagram that came for it, for forgers.
     captured: Bytes,
+    /// Numbers of the other side's datagrams that have arrived.
+    datagrams: BTreeSet<u32>,
 }
 
 struct InFlight {
@@ -96,6 +103,9 @@ struct Pair {
     /// Flows that were reset or stopped: how much of them arrives is open.
     given_up: BTreeSet<u16>,
     hostile: bool,
+    sealed: bool,
+    /// Datagrams that were taken, in all; the next one's number.
+    datagrams: u32,
     order: usize,
     steps: usize,
 }
@@ -137,10 +147,16 @@ fn octet(flow: u16, at: usize) -> u8 {
 }
 
 impl Side {
-    fn new(index: u8, life: u8) -> Self {
-        let id = ["alice", "bob"][usize::from(index)].parse().expect("an id");
+    fn new(index: u8, life: u8, sealed: bool) -> Self {
+        let mut id = ["alice", "bob"][usize::from(index)].parse().expect("an id");
+        let mut config = config();
+        if sealed {
+            let local = Local::new(SecretIdentity::from_seed(&[index; 32]), 1);
+            id = local.node_id();
+            config.set_sealing(local);
+        }
         Self {
-            endpoint: Endpoint::new(config(), id, [index + 2 * life; 32]),
+            endpoint: Endpoint::new(config, id, [index + 2 * life; 32]),
             id,
             address: SocketAddr::from(([192, 0, 2, index + 1], 7000)),
             flows: BTreeMap::new(),
@@ -148,6 +164,7 @@ impl Side {
             abandoned: false,
             lives: life,
             captured: Bytes::new(),
+            datagrams: BTreeSet::new(),
         }
     }
 
@@ -157,14 +174,16 @@ impl Side {
 }
 
 impl Pair {
-    fn new(hostile: bool) -> Self {
+    fn new(hostile: bool, sealed: bool) -> Self {
         Self {
             clock: Clock::new(),
-            sides: [Side::new(0, 0), Side::new(1, 0)],
+            sides: [0, 1].map(|index| Side::new(index, 0, sealed)),
             air: Vec::new(),
             fates: Vec::new(),
             given_up: BTreeSet::new(),
             hostile,
+            sealed,
+            datagrams: 0,
             order: 0,
             steps: 0,
         }
@@ -235,6 +254,10 @@ impl Pair {
                 self.fates.clear();
                 self.fates.extend(fates.iter().rev());
             }
+            23 => {
+                let len = script.int_in_range(4..=1400)?;
+                self.send_datagrams(side, len, script.int_in_range(1..=64)?);
+            }
             _ => {
                 let ms = [1, 5, 20, 100, 400, 1_500, 6_000, 30_000];
                 let ms = ms[usize::from(script.arbitrary::<u8>()? % 8)];
@@ -257,6 +280,21 @@ impl Pair {
         }
     }
 
+    /// Hands over datagrams that say which they are; some are refused.
+    fn send_datagrams(&mut self, side: usize, len: usize, count: u32) {
+        let (now, peer) = (self.now(), self.sides[1 - side].id);
+        for _ in 0..count {
+            let mut payload = vec![octet(0, len); len];
+            payload[..4].copy_from_slice(&self.datagrams.to_be_bytes());
+            let endpoint = &mut self.sides[side].endpoint;
+            let fits = endpoint.max_datagram(peer).is_some_and(|max| len <= max);
+            let taken = endpoint.send_datagram(now, peer, payload.into());
+            assert!(fits || taken.is_err(), "more than fits was taken");
+            assert!(self.sealed || taken.is_err(), "an open session took one");
+            self.datagrams += u32::from(taken.is_ok());
+        }
+    }
+
     /// Loses all state, and begins again at the same address under the same id.
     fn restart(&mut self, side: usize) {
         let old = &self.sides[side];
@@ -265,9 +303,12 @@ impl Pair {
             return;
         };
         let captured = old.captured.clone();
+        // What came to the life before must not come again.
+        let datagrams = old.datagrams.clone();
         self.end_session(side);
-        self.sides[side] = Side::new(side as u8, life);
+        self.sides[side] = Side::new(side as u8, life, self.sealed);
         self.sides[side].captured = captured;
+        self.sides[side].datagrams = datagrams;
         self.sides[1 - side].abandoned = true;
     }
 
@@ -347,6 +388,19 @@ impl Pair {
                     assert!(!exact || !flow.finished_reading, "finished twice");
                     flow.finished_reading = true;
                 }
+            }
+            Event::Datagram { payload, .. } => {
+                assert!(self.sealed, "a datagram in an open session");
+                let number = payload
+                    .first_chunk()
+                    .map(|octets| u32::from_be_bytes(*octets));
+                let number = number.expect("at least four octets");
+                assert!(number < self.datagrams, "a datagram that nobody sent");
+                let rest = payload.get(4..).unwrap_or_default();
+                let fill = octet(0, payload.len());
+                assert!(rest.iter().all(|octet| *octet == fill), "other octets");
+                let new = self.sides[side].datagrams.insert(number);
+                assert!(new, "datagram {number} came twice");
             }
             _ => {}
         }
@@ -489,6 +543,9 @@ impl Pair {
                     "{} octets held",
                     stats.held
                 );
+                // 64 KiB is the default.
+                let datagrams = stats.datagrams_queued;
+                assert!(datagrams <= 64 << 10, "{datagrams} octets of datagrams");
                 // One more each: the control flow.
                 assert!(
                     stats.send_flows <= MAX_FLOWS + 1,

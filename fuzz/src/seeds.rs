@@ -89,6 +89,7 @@ pub(crate) fn udp_headers() -> Vec<Vec<u8>> {
         (PacketType::Data, Vec::new()),
         (PacketType::Data, b"some octets of a flow".to_vec()),
         (PacketType::Heartbeat, Vec::new()),
+        (PacketType::Datagram, b"octets of no flow".to_vec()),
     ];
     for kind in [SynKind::Offer, SynKind::Accept { echo: one }] {
         let mut payload = Vec::new();
@@ -246,7 +247,8 @@ pub(crate) fn share_set() -> Vec<Vec<u8>> {
 pub(crate) fn connection_pair() -> Vec<Vec<u8>> {
     // The operations are listed in `Pair::operation`: 0 connect, 2 write (flow, two octets of
     // length), 7 finish, 9 reset, 10 stop, 11 and 12 reading off and on, 13 close, 14 restart,
-    // 15 garbage, 20 fates, 31 time. 0x80 is the other side.
+    // 15 garbage, 20 fates, 23 datagrams (two octets of length, count), 31 time. 0x80 is the other
+    // side. The first octet is the kind of script: 0 hostile, 3 sealed.
     let open: &[u8] = &[0, 31, 3];
     let scripts: [&[&[u8]]; 9] = [
         &[&[1], open, &[2, 1, 100, 0, 7, 1, 31, 4]],
@@ -298,6 +300,21 @@ pub(crate) fn connection_pair() -> Vec<Vec<u8>> {
         ],
     ];
     let mut seeds: Vec<Vec<u8>> = scripts.iter().map(|parts| parts.concat()).collect();
+    let sealed: [&[u8]; 3] = [
+        // Datagrams on their own, in both directions, more than are taken at once.
+        &[23, 0, 100, 40, 0x97, 5, 0, 63, 31, 4, 23, 5, 80, 63, 31, 4],
+        // Beside a flow, while the network damages.
+        &[
+            2, 1, 255, 31, 20, 8, 1, 3, 4, 0x18, 1, 4, 3, 1, 23, 1, 0, 30, 31, 4, 7, 1, 31, 5,
+        ],
+        // Before and after a restart of the other side.
+        &[
+            23, 1, 0, 9, 31, 2, 0x8e, 23, 1, 0, 9, 31, 6, 0, 31, 4, 23, 1, 0, 9, 31, 4,
+        ],
+    ];
+    for script in sealed {
+        seeds.push([&[3], open, script].concat());
+    }
     let mut rng = SimRng::from_seed(3);
     for at in 0..6 {
         let mut script = vec![at, 0, 31, 3];

@@ -8,6 +8,7 @@ use vmdt_seal::session::{Local, Suites};
 
 use crate::congestion::{BbrConfig, ControllerFactory};
 use crate::error::ConfigError;
+use crate::first_flight::FirstFlight;
 
 /// Octets of both headers in front of a segment's payload.
 pub(crate) const HEADER_OCTETS: usize = 80;
@@ -107,6 +108,7 @@ pub struct Config {
     pub(crate) initial_rtt: Duration,
     pub(crate) max_pto: Duration,
     pub(crate) ecn: bool,
+    pub(crate) first_flight: u64,
     pub(crate) loss_detection: LossDetection,
     pub(crate) congestion: Arc<dyn ControllerFactory>,
 }
@@ -140,6 +142,7 @@ impl Default for Config {
             initial_rtt: Duration::from_millis(200),
             max_pto: Duration::from_secs(1),
             ecn: true,
+            first_flight: 64 << 10,
             loss_detection: LossDetection::default(),
             congestion: Arc::new(BbrConfig),
         }
@@ -533,6 +536,25 @@ impl Config {
     pub fn set_loss_detection(&mut self, detection: LossDetection) -> &mut Self {
         self.loss_detection = detection;
         self
+    }
+
+    /// Octets that a session which has measured its round trip, but has not been used to the full
+    /// yet, may have in flight while datagrams wait, whatever its controller's window, paced over
+    /// that round trip; 0: none. Default 64 KiB: a burst of small messages need not wait for a
+    /// window to grow. Once that much was delivered, or a part of it lost, the controller decides
+    /// alone. A controller may decline it ([`ControllerFactory::takes_first_flight`]).
+    ///
+    /// # Errors
+    /// Above 1 MiB.
+    pub fn set_first_flight(&mut self, octets: u64) -> Result<&mut Self, ConfigError> {
+        set("first_flight", &mut self.first_flight, octets, 0, 1 << 20)?;
+        Ok(self)
+    }
+
+    /// The first flight of a new path, in datagrams of at most `datagram` octets.
+    pub(crate) fn new_flight(&self, datagram: u64) -> FirstFlight {
+        let taken = self.congestion.takes_first_flight();
+        FirstFlight::new(if taken { self.first_flight } else { 0 }, datagram)
     }
 
     /// The congestion controller of new sessions. Default [`BbrConfig`]: the crate's README has

@@ -74,3 +74,64 @@ impl DatagramQueue {
         next
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: usize = 8192;
+    const FRAMING: usize = 96;
+
+    #[test]
+    fn three_turns_of_four_are_a_datagrams() {
+        let mut queue = DatagramQueue::default();
+        assert!(!queue.take_turn(), "nothing waits");
+        for _ in 0..10 {
+            let payload = Bytes::from_static(b"one");
+            queue.push(payload, FRAMING, LIMIT, LIMIT).unwrap();
+        }
+        let turns: Vec<bool> = (0..8).map(|_| queue.take_turn()).collect();
+        let expected = [true, true, true, false, true, true, true, false];
+        assert_eq!(turns, expected);
+    }
+
+    proptest! {
+        /// As a plain list, bounded; room is told once after every time that it was used up.
+        #[test]
+        fn behaves_as_a_bounded_list(
+            steps in prop::collection::vec(prop::option::of(1usize..3000), 0..200),
+            target in 1usize..LIMIT,
+        ) {
+            let mut queue = DatagramQueue::default();
+            let mut model: VecDeque<usize> = VecDeque::new();
+            let octets = |model: &VecDeque<usize>| -> usize {
+                model.iter().map(|octets| octets + FRAMING).sum()
+            };
+            let mut awaited = false;
+            for step in steps {
+                if let Some(size) = step {
+                    let queued = octets(&model);
+                    let fits = queued + size + FRAMING <= LIMIT;
+                    let pushed = queue.push(vec![0; size].into(), FRAMING, LIMIT, target);
+                    if fits {
+                        prop_assert_eq!(pushed, Ok(()));
+                        model.push_back(size);
+                    } else {
+                        prop_assert_eq!(pushed, Err(DatagramError::Full { queued, limit: LIMIT }));
+                    }
+                    awaited |= !fits || octets(&model) >= target;
+                } else {
+                    let popped = queue.pop(FRAMING).map(|payload| payload.len());
+                    prop_assert_eq!(popped, model.pop_front());
+                }
+                prop_assert_eq!(queue.octets(), octets(&model));
+                prop_assert_eq!(queue.is_empty(), model.is_empty());
+                let room = awaited && octets(&model) < target;
+                prop_assert_eq!(queue.has_room_again(target), room);
+                awaited &= !room;
+            }
+        }
+    }
+}

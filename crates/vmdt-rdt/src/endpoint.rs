@@ -497,11 +497,11 @@ impl Endpoint {
     /// See [`DatagramError`]; nothing was queued then.
     pub fn send_datagram(
         &mut self,
-        _now: Instant,
+        now: Instant,
         peer: NodeId,
         payload: Bytes,
     ) -> Result<(), DatagramError> {
-        self.with_session(peer, |session| session.send_datagram(payload))
+        self.with_session(peer, |session| session.send_datagram(now, payload))
             .unwrap_or(Err(DatagramError::NoSession))
     }
 

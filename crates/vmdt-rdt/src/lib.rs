@@ -124,6 +124,8 @@
 //! - *Addresses*: a session follows its peer to where its newest authentic packet came from. Until
 //!   the peer has acknowledged a packet sent there, no more than three times of what came from
 //!   there is sent; where it does not, the session returns to the address before.
+//! - *Datagrams*: [`Endpoint::send_datagram`] sends octets once, outside of any flow. They arrive at
+//!   most once, in no order, as [`Event::Datagram`].
 //! - *Profiles do not mix*: a sealed endpoint hears and offers no open session, and the reverse.
 //!
 //! Handshakes and packets are those of [`vmdt_seal`]; its feature `ring`, by the feature of that
@@ -150,6 +152,7 @@ mod ecn;
 mod endpoint;
 mod error;
 mod event;
+mod first_flight;
 mod half_open;
 mod limiter;
 mod pacing;

@@ -150,3 +150,57 @@ fn an_older_credential_does_not_replace_a_newer_one() {
         assert_eq!(sealing.credentials[&identity.node_id()].version_ms(), kept);
     }
 }
+
+#[test]
+fn a_datagram_that_names_a_flow_or_is_empty_is_malformed() {
+    use crate::session::Room;
+    use vmdt_wire::{MessageId, Seq, ShareIndex};
+
+    let (mut a, mut b) = (endpoint(1), endpoint(2));
+    let mut now = base();
+    a.connect(now, b.local, addresses()[1]);
+    exchange([&mut a, &mut b], &mut now, 20);
+    let (peer, slot) = (a.local, b.by_peer[&a.local]);
+    let plain = Header::new(PacketType::Datagram, peer, b.local, FlowId::CONTROL);
+    let message: MessageId = "message".parse().unwrap();
+    let odd: [fn(&mut Header); 4] = [
+        |header| header.flow.index = ShareIndex::new(1).unwrap(),
+        |header| header.seq = Seq(1),
+        |header| header.ack = Seq(1),
+        |header| header.window = 1,
+    ];
+    let mut headers: Vec<(Header, &'static [u8], bool)> =
+        vec![(plain, b"octets", true), (plain, b"", false)];
+    for change in odd {
+        let mut header = plain;
+        change(&mut header);
+        headers.push((header, b"octets", false));
+    }
+    let mut header = plain;
+    header.flow.message = message;
+    headers.push((header, b"octets", false));
+    let room = Room {
+        flow: true,
+        datagram: true,
+    };
+    // Numbers above those that the handshake has used.
+    let first = b.session(slot).unwrap().next_arrival();
+    for (n, (mut header, payload, taken)) in headers.into_iter().enumerate() {
+        while b.poll_event().is_some() {}
+        header.packet_number = first.wrapping_add(10 + n as u32);
+        let before = b.stats(peer).unwrap();
+        let packet = Packet::new(header, Bytes::from_static(payload));
+        let session = b.session_mut(slot).unwrap();
+        session.handle(now, (addresses()[0], None), packet, 102, room);
+        b.touch(slot);
+        let after = b.stats(peer).unwrap();
+        let counted = after.datagrams_received - before.datagrams_received;
+        assert_eq!(counted, u64::from(taken), "{header:?}");
+        assert_eq!(after.malformed - before.malformed, u64::from(!taken));
+        let event = taken.then(|| Event::Datagram {
+            peer,
+            payload: Bytes::from_static(payload),
+        });
+        assert_eq!(b.poll_event(), event);
+    }
+}

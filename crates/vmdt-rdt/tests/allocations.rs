@@ -58,6 +58,8 @@ struct Pair {
     allocations: u64,
     filler: Bytes,
     mode: Mode,
+    /// Sends datagrams instead of a flow.
+    datagrams: bool,
 }
 
 impl Pair {
@@ -92,6 +94,7 @@ impl Pair {
                 }
             ]),
             mode,
+            datagrams: false,
         };
         // The first clone of a buffer makes it shared, which allocates.
         let _ = pair.filler.clone();
@@ -117,6 +120,15 @@ impl Pair {
             let peer = self.ids[1];
             if bulk && from == 0 {
                 self.counted(|pair| {
+                    let endpoint = &mut pair.endpoints[0];
+                    let payload = pair.filler.slice(..1376);
+                    while pair.datagrams
+                        && endpoint.send_datagram(now, peer, payload.clone()).is_ok()
+                    {
+                    }
+                    if pair.datagrams {
+                        return;
+                    }
                     let filler = pair.filler.clone();
                     while pair.endpoints[0]
                         .write(now, peer, flow(), filler.clone())
@@ -192,6 +204,18 @@ fn a_sealed_packet_costs_none_either_where_it_is_opened_in_place() {
     pair.count(100, 1);
     let (allocations, packets) = pair.count(100, 1);
     assert!(allocations <= 3, "{allocations} for {packets} packets");
+}
+
+#[test]
+fn a_datagram_costs_none_either() {
+    let mut pair = Pair::new(Mode::Sealed);
+    pair.datagrams = true;
+    pair.count(1000, 1);
+    let (allocations, packets) = pair.count(1000, 1);
+    assert!(allocations <= 3, "{allocations} for {packets} packets");
+    let stats = pair.endpoints[1].stats(pair.ids[0]).unwrap();
+    assert!(stats.datagrams_received > packets / 2, "{stats:?}");
+    assert_eq!(stats.datagrams_refused, 0);
 }
 
 #[test]

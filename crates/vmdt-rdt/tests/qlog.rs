@@ -137,3 +137,31 @@ fn nothing_is_recorded_until_asked_and_no_more_after() {
         assert_eq!(host.endpoint.poll_qlog(), None);
     }
 }
+
+#[test]
+fn a_datagram_is_traced_as_one() {
+    let mut world = World::sealed_pair(4, &LinkConfig::new().delay(10 * MS));
+    for host in &mut world.hosts {
+        host.endpoint.set_qlog(true);
+    }
+    world.establish();
+    world.run_for(SEC);
+    let (now, peer) = (world.now(), world.hosts[1].id);
+    let payload = bytes::Bytes::from_static(b"seven..");
+    let endpoint = &mut world.hosts[0].endpoint;
+    endpoint.send_datagram(now, peer, payload).unwrap();
+    world.drive(0);
+    world.run_for(SEC);
+    for (host, name) in [
+        (0, "transport:packet_sent"),
+        (1, "transport:packet_received"),
+    ] {
+        let frame = serde_json::json!([{ "frame_type": "datagram", "length": 7 }]);
+        let records = records(&mut world.hosts[host].endpoint);
+        let traced = |record: &&Value| record["data"]["frames"] == frame;
+        let found: Vec<&Value> = records.iter().filter(traced).collect();
+        assert_eq!(found.len(), 1, "at host {host}");
+        assert_eq!(found[0]["name"], name);
+        assert_eq!(found[0]["data"]["raw"]["length"], 80 + 7 + 16);
+    }
+}

@@ -51,9 +51,10 @@ fn forged(rng: &mut SimRng, [source, dest]: [NodeId; 2], session: u32) -> Vec<u8
         PacketType::Nak,
         PacketType::Fin,
         PacketType::Heartbeat,
+        PacketType::Datagram,
         PacketType::Syn,
     ];
-    let kind = kinds[rng.below(6) as usize];
+    let kind = kinds[rng.below(7) as usize];
     let mut header = Header::new(kind, source, dest, flow(1));
     header.session = session;
     header.packet_number = rng.below(1 << 32) as u32;

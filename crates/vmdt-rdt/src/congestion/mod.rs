@@ -138,4 +138,11 @@ pub trait Controller: Debug + Send {
 pub trait ControllerFactory: Debug + Send + Sync {
     /// `datagram` is the largest datagram sent, in octets.
     fn build(&self, now: Instant, datagram: u64) -> Box<dyn Controller>;
+
+    /// Whether the datagrams of a fresh session may go beyond the controller's window:
+    /// [`Config::set_first_flight`](crate::Config::set_first_flight), paced over a round trip. Its
+    /// ACKs and losses are told to the controller as any others. Default true.
+    fn takes_first_flight(&self) -> bool {
+        true
+    }
 }

@@ -13,6 +13,8 @@ pub struct NewRenoConfig {
     maximum: u32,
     increase: u32,
     decrease_percent: u32,
+    /// The window at the start is one that was asked for.
+    own_start: bool,
 }
 
 impl Default for NewRenoConfig {
@@ -23,6 +25,7 @@ impl Default for NewRenoConfig {
             maximum: 65_536,
             increase: 1,
             decrease_percent: 50,
+            own_start: false,
         }
     }
 }
@@ -32,19 +35,21 @@ impl NewRenoConfig {
     /// of 32 KiB at the start, at least 8 KiB, at most 128 KiB, in datagrams of 1,472 octets; one
     /// more for each window acknowledged, half of it after a loss. A window of 128 KiB carries
     /// 21 Mbit/s at 50 ms. [`Config::set_loss_detection`](crate::Config::set_loss_detection)
-    /// chooses between their two detectors of loss.
+    /// chooses between their two detectors of loss. There is no first flight beyond that window.
     #[must_use]
     pub fn aimd() -> Self {
         Self {
             initial: 23,
             minimum: 6,
             maximum: 89,
+            own_start: true,
             ..Self::default()
         }
     }
 
     /// Window bounds in datagrams: at the start, at least, at most. Default 10, 4, 65,536. The
-    /// minimum keeps a path with random loss from starving: it is never less than four.
+    /// minimum keeps a path with random loss from starving: it is never less than four. A window
+    /// that was set is kept to from the start: there is no first flight beyond it.
     ///
     /// # Errors
     /// Unless 4 <= `minimum` <= `initial` <= `maximum` <= 2^20.
@@ -65,6 +70,7 @@ impl NewRenoConfig {
         self.initial = initial;
         self.minimum = minimum;
         self.maximum = maximum;
+        self.own_start = true;
         Ok(self)
     }
 
@@ -105,6 +111,10 @@ fn check(field: &'static str, value: u32, min: u32, max: u32) -> Result<(), Conf
 impl ControllerFactory for NewRenoConfig {
     fn build(&self, _now: Instant, datagram: u64) -> Box<dyn Controller> {
         Box::new(NewReno::new(*self, datagram))
+    }
+
+    fn takes_first_flight(&self) -> bool {
+        !self.own_start
     }
 }
 

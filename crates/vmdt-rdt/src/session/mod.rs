@@ -36,6 +36,7 @@ use crate::delivery_rate::DeliveryRate;
 use crate::ecn::{EcnReceived, EcnSender};
 use crate::error::{DatagramError, WriteError};
 use crate::event::{CloseReason, Event};
+use crate::first_flight::FirstFlight;
 use crate::limiter::{RateLimit, TokenBucket};
 use crate::pacing::Pacer;
 use crate::packet_number::first_number;
@@ -143,6 +144,7 @@ pub(crate) struct Session {
 
     rtt: RttEstimator,
     controller: Box<dyn Controller>,
+    first_flight: FirstFlight,
     pacer: Pacer,
     delivery: DeliveryRate,
     /// The user's limit.
@@ -180,7 +182,7 @@ pub(crate) struct Session {
     unproven: Option<Unproven>,
     /// An accept to send: where, and the offer's session id.
     accept: Option<(SocketAddr, NonZeroU32)>,
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
     ended: bool,
 
     last_received: Instant,
@@ -230,6 +232,7 @@ impl Session {
             idle_timeout: config.idle_timeout,
             rtt: RttEstimator::new(config.initial_rtt),
             controller: config.congestion.build(now, datagram),
+            first_flight: config.new_flight(datagram),
             pacer: Pacer::new(datagram),
             delivery: DeliveryRate::new(now),
             limiter: None,
@@ -447,6 +450,12 @@ impl Session {
         self.repeat_confirmation(now);
     }
 
+    /// The number after the largest that arrived, as on the wire.
+    #[cfg(test)]
+    pub(crate) fn next_arrival(&self) -> u32 {
+        crate::packet_number::truncate(self.ack.largest().unwrap() + 1)
+    }
+
     /// Seals so many packets that nobody gets.
     #[cfg(test)]
     pub(crate) fn burn(&mut self, now: Instant, count: u32) {
@@ -618,12 +627,12 @@ impl Session {
             peer: self.peer,
             reason,
         });
-        self.closing = Some(Closing {
+        self.closing = Some(Box::new(Closing {
             fin,
             due: true,
             again_at: None,
             until: now + self.rtt.pto_base(self.config.max_ack_delay) * 3,
-        });
+        }));
         true
     }
 
@@ -638,7 +647,11 @@ impl Session {
     }
 
     /// Queues a datagram.
-    pub(crate) fn send_datagram(&mut self, payload: Bytes) -> Result<(), DatagramError> {
+    pub(crate) fn send_datagram(
+        &mut self,
+        now: Instant,
+        payload: Bytes,
+    ) -> Result<(), DatagramError> {
         match self.state.get() {
             SessionState::Connecting => return Err(DatagramError::NoSession),
             SessionState::Draining => return Err(DatagramError::Closing),
@@ -655,7 +668,12 @@ impl Session {
         let (framing, target) = (self.framing(), self.datagram_target());
         let limit = self.config.datagram_buffer;
         let queue = self.datagrams.get_or_insert_default();
-        queue.push(payload, framing, limit, target)
+        let first = queue.is_empty();
+        queue.push(payload, framing, limit, target)?;
+        if first {
+            self.update_pacing(now);
+        }
+        Ok(())
     }
 
     /// Octets of datagrams that wait.
@@ -802,11 +820,42 @@ impl Session {
     }
 
     fn update_pacing(&mut self, now: Instant) {
-        let rate = self.controller.pacing_rate().unwrap_or_else(|| {
-            let slow_start = self.controller.in_slow_start();
-            Pacer::rate_for(self.controller.window(), self.rtt.smoothed(), slow_start)
-        });
+        let window = self.controller.window();
+        let flight = self.first_flight_rate();
+        let rate = match self.controller.pacing_rate() {
+            Some(rate) => rate.max(flight),
+            None if window <= self.first_flight.window() && flight > 0 => flight,
+            None => {
+                let slow_start = self.controller.in_slow_start();
+                Pacer::rate_for(window, self.rtt.smoothed(), slow_start)
+            }
+        };
         self.pacer.set_rate(now, rate);
+    }
+
+    /// What may be in flight: as the controller says, and at first one flight over a round trip
+    /// that was measured.
+    fn window(&self) -> u64 {
+        let flight = if self.takes_first_flight() {
+            self.first_flight.window()
+        } else {
+            0
+        };
+        self.controller.window().max(flight)
+    }
+
+    fn first_flight_rate(&self) -> u64 {
+        if self.takes_first_flight() {
+            self.first_flight.rate(self.rtt.smoothed())
+        } else {
+            0
+        }
+    }
+
+    /// Whether the first flight is for what waits: datagrams, on a path that was measured. Flows
+    /// begin as their controller says.
+    fn takes_first_flight(&self) -> bool {
+        self.rtt.has_sample() && self.datagrams_queued() > 0
     }
 }
 

@@ -106,6 +106,7 @@ impl Session {
         };
         if packets > 0 {
             self.stats.ce_reported += packets;
+            self.first_flight.on_congested(sent_at);
             self.controller.on_marked(&Marked {
                 now,
                 sent_at,
@@ -200,12 +201,16 @@ impl Session {
         else {
             return;
         };
+        let in_flight = self.sent.in_flight();
+        // Of the first flight no less than a window was under way.
+        let app_limited = self.app_limited && !self.first_flight.is_lent();
+        self.first_flight.on_acked(octets, in_flight);
         self.controller.on_ack(&Acked {
             now,
             sent_at,
             octets,
-            in_flight: self.sent.in_flight(),
-            app_limited: self.app_limited,
+            in_flight,
+            app_limited,
             latest_rtt: self.rtt.latest(),
             smoothed_rtt: self.rtt.smoothed(),
             min_rtt: self.rtt.min(),
@@ -316,6 +321,7 @@ impl Session {
             let until = now + self.config.dead_after.max(patience);
             self.oversized_until.get_or_insert(until);
         }
+        self.first_flight.on_congested(sent_at);
         self.controller.on_loss(&Lost {
             now,
             sent_at,
@@ -325,6 +331,7 @@ impl Session {
         let period = self.rtt.pto_base(self.config.max_ack_delay) * PERSISTENT_CONGESTION_THRESHOLD;
         if self.rtt.has_sample() && report.longest_run >= period {
             self.stats.persistent_congestion += 1;
+            self.first_flight.end();
             self.controller.on_persistent_congestion(now);
         }
         self.update_pacing(now);

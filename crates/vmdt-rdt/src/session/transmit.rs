@@ -451,7 +451,7 @@ impl Session {
             return false;
         }
         let datagram = self.datagram();
-        if self.sent.in_flight() + datagram > self.controller.window() {
+        if self.sent.in_flight() + datagram > self.window() {
             self.app_limited = false;
             return false;
         }
@@ -491,7 +491,7 @@ impl Session {
     fn note_app_limited(&mut self) {
         self.app_limited = true;
         let in_flight = self.sent.in_flight();
-        if in_flight + self.datagram() <= self.controller.window() {
+        if in_flight + self.datagram() <= self.window() {
             self.delivery.on_app_limited(in_flight);
         }
     }
@@ -510,8 +510,10 @@ impl Session {
         if let Some(limiter) = &mut self.limiter {
             limiter.take(u64::from(octets));
         }
-        self.controller
-            .on_sent(now, u64::from(octets), self.sent.in_flight());
+        let in_flight = self.sent.in_flight();
+        self.controller.on_sent(now, u64::from(octets), in_flight);
+        let datagram = content == Content::Datagram;
+        self.first_flight.on_sent(now, in_flight, datagram);
         number
     }
 
@@ -602,6 +604,13 @@ impl Session {
         let header = self.header(PacketType::Datagram, FlowId::CONTROL, number);
         let fill = |out: &mut Vec<u8>| out.extend_from_slice(&payload);
         let _ = self.put(now, buf, (header, number), fill);
+        if self
+            .datagrams
+            .as_ref()
+            .is_some_and(|queue| queue.is_empty())
+        {
+            self.update_pacing(now);
+        }
         true
     }
 

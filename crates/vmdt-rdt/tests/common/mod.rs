@@ -44,6 +44,8 @@ pub struct Host {
     pub events: Vec<(Duration, Event)>,
     outgoing: VecDeque<Outgoing>,
     pub chunk: usize,
+    /// Datagrams to hand over when there is room for them.
+    pub datagrams: VecDeque<(NodeId, Bytes)>,
     /// Flows that always have more to send.
     endless: Vec<(NodeId, FlowId)>,
     /// Counts what arrives instead of keeping it.
@@ -196,6 +198,7 @@ impl World {
             events: Vec::new(),
             outgoing: VecDeque::new(),
             chunk: 64 * 1024,
+            datagrams: VecDeque::new(),
             endless: Vec::new(),
             counts_only: false,
             octets_received: 0,
@@ -361,8 +364,18 @@ impl World {
         }
     }
 
-    /// Lets the application of a host act and collects its output.
+    /// Lets the application of a host act and collects its output, until there is no more of
+    /// either.
     pub fn drive(&mut self, index: usize) {
+        loop {
+            self.act(index);
+            if !self.transmit(index) {
+                break;
+            }
+        }
+    }
+
+    fn act(&mut self, index: usize) {
         let now = self.now();
         let elapsed = self.clock.elapsed();
         loop {
@@ -377,6 +390,12 @@ impl World {
                 break;
             }
         }
+    }
+
+    /// Returns whether anything was sent.
+    fn transmit(&mut self, index: usize) -> bool {
+        let now = self.now();
+        let before = self.datagrams;
         let mut buf = std::mem::take(&mut self.buf);
         while let Some(transmit) = self.hosts[index].endpoint.poll_transmit(now, &mut buf) {
             assert_eq!(transmit.len, buf.len());
@@ -413,6 +432,7 @@ impl World {
             }
         }
         self.buf = buf;
+        self.datagrams > before
     }
 }
 
@@ -465,6 +485,15 @@ impl Host {
     /// Hands over as much as the endpoint takes. Returns whether anything was.
     fn push(&mut self, now: Instant) -> bool {
         let mut acted = false;
+        while let Some((peer, payload)) = self.datagrams.front() {
+            if self.endpoint.datagram_room(*peer) == 0 {
+                break;
+            }
+            let sent = self.endpoint.send_datagram(now, *peer, payload.clone());
+            assert_eq!(sent, Ok(()), "there is room");
+            self.datagrams.pop_front();
+            acted = true;
+        }
         for (peer, flow) in self.endless.clone() {
             let filler = Bytes::from_static(&FILLER);
             while self.endpoint.write(now, peer, flow, filler.clone()).is_ok() {
