@@ -207,12 +207,12 @@ fn lossy(seed: u64) -> Result<CoreStats, String> {
             w.run_for(dice.duration(Duration::from_secs(2)));
         }
     }
-    for from in 0..2 {
-        arrive(&mut w, from, &sent[from])?;
+    for (from, sent) in sent.iter().enumerate() {
+        arrive(&mut w, from, sent)?;
     }
     w.run_for(Duration::from_secs(20));
-    for from in 0..2 {
-        once(&w, 1 - from, &sent[from])?;
+    for (from, sent) in sent.iter().enumerate() {
+        once(&w, 1 - from, sent)?;
     }
     let total: usize = (0..2).map(|i| w.hosts[i].received.len()).sum();
     if total != 60 {
@@ -473,7 +473,13 @@ fn an_opening_in_anothers_name_is_refused() {
     w.puppet(2, |p, now| {
         let opening = stolen.expect("it was sent one");
         p.say(now, receiver, Message::ExpressOpen { opening });
-        p.say(now, receiver, Message::ExpressOpen { opening: vec![1; 210] });
+        p.say(
+            now,
+            receiver,
+            Message::ExpressOpen {
+                opening: vec![1; 210],
+            },
+        );
         p.say(now, receiver, Message::ExpressOk { id: 7 });
         p.lines.clear();
     });
@@ -525,7 +531,9 @@ fn who_is_no_member_is_handed_nothing_on() {
             let payload = datagram(HAND_ON, to, &piece);
             let _ = p.endpoint.send_datagram(now, holder, payload);
         }
-        let _ = p.endpoint.send_datagram(now, holder, Bytes::from_static(b"\x09"));
+        let _ = p
+            .endpoint
+            .send_datagram(now, holder, Bytes::from_static(b"\x09"));
     });
     w.run_for(Duration::from_secs(1));
     let after = stats(&w, 2);

@@ -165,12 +165,7 @@ impl Opening {
     }
 }
 
-fn info(
-    sender: &PublicIdentity,
-    receiver: &PublicIdentity,
-    id: u32,
-    prekey_id: u32,
-) -> Vec<u8> {
+fn info(sender: &PublicIdentity, receiver: &PublicIdentity, id: u32, prekey_id: u32) -> Vec<u8> {
     [
         INFO,
         &[0],

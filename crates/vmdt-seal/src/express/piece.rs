@@ -268,8 +268,8 @@ impl Channel {
             found: u64::from(found),
             allowed,
         };
-        let threshold = Threshold::new(k, n)
-            .map_err(|_| bad("k and n", at + 1, k, "2 to n of n"))?;
+        let threshold =
+            Threshold::new(k, n).map_err(|_| bad("k and n", at + 1, k, "2 to n of n"))?;
         let index = NonZeroU8::new(index)
             .filter(|index| index.get() <= n)
             .ok_or(bad("index", at, index, "1 to n"))?;

@@ -29,7 +29,10 @@ impl Core {
         }
         match Datagram::parse(payload) {
             Ok(Datagram::HandOn { to, pieces }) => self.hand_pieces_on(now, from, to, &pieces),
-            Ok(Datagram::HereIs { from: sender, pieces }) => {
+            Ok(Datagram::HereIs {
+                from: sender,
+                pieces,
+            }) => {
                 self.on_pieces(now, from, sender, &pieces);
             }
             Ok(Datagram::Delivered { opening, ranges }) => {
@@ -64,7 +67,6 @@ impl Core {
         }
         let octets = pieces.iter().map(|p| PREFIX + p.len()).sum::<usize>() + HEAD;
         let waiting = self.rdt.stats(to).map_or(0, |stats| stats.datagrams_queued);
-        let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
         let by_sender = self.express.handed_on.entry(to).or_default();
         if waiting <= NEARLY_EMPTY {
             by_sender.clear();

@@ -150,9 +150,9 @@ fn delivered(rest: &[u8]) -> Result<Datagram, Malformed> {
             u32::from_be_bytes([*e, *f, *g, *h]),
         );
         // descending, and with a gap between them
-        let after = ranges.last().is_none_or(|(before, _)| {
-            last.checked_add(1).is_some_and(|next| next < *before)
-        });
+        let after = ranges
+            .last()
+            .is_none_or(|(before, _)| last.checked_add(1).is_some_and(|next| next < *before));
         if first > last || !after {
             return Err(Malformed::Ranges);
         }

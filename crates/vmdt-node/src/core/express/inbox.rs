@@ -32,6 +32,9 @@ const UNSURE: Duration = Duration::from_secs(2);
 /// Messages at the application whose counters are remembered until it has them.
 const MAX_AT_APPLICATION: usize = 4096;
 
+/// What is confirmed: to whom, of which opening, and the ranges of counters.
+pub(crate) type Confirmation = (NodeId, u32, Vec<(u32, u32)>);
+
 /// Who brought a piece, and its octets.
 pub(crate) type Origins = BTreeMap<NonZeroU8, (Carrier, usize)>;
 
@@ -99,7 +102,10 @@ struct Sender {
 
 impl Sender {
     fn pair(&mut self, now: Instant, opening: u32) -> Option<&mut Pair> {
-        if self.previous.as_ref().is_some_and(|(_, until)| *until <= now)
+        if self
+            .previous
+            .as_ref()
+            .is_some_and(|(_, until)| *until <= now)
             && let Some((pair, _)) = self.previous.take()
         {
             self.octets -= pair.partial.values().map(|p| p.octets).sum::<usize>();
@@ -263,7 +269,10 @@ impl Inbox {
         sender.confirm_at(now + CONFIRM);
         sender.unsure.push_back((now + UNSURE, transfer));
         while sender.unsure.len() > MAX_PARTIAL
-            || sender.unsure.front().is_some_and(|(until, _)| *until <= now)
+            || sender
+                .unsure
+                .front()
+                .is_some_and(|(until, _)| *until <= now)
         {
             sender.unsure.pop_front();
         }
@@ -293,7 +302,7 @@ impl Inbox {
     }
 
     /// What is to be confirmed now: to whom, of which opening, and the ranges.
-    pub(crate) fn confirmations(&mut self, now: Instant) -> Vec<(NodeId, u32, Vec<(u32, u32)>)> {
+    pub(crate) fn confirmations(&mut self, now: Instant) -> Vec<Confirmation> {
         let mut out = Vec::new();
         let senders = &mut self.senders;
         self.confirming.retain(|id| {
@@ -360,7 +369,10 @@ fn take(now: Instant, sender: &mut Sender, carrier: Carrier, octets: &Bytes) -> 
         since: now,
     });
     let begun = partial.pieces.is_empty();
-    let fits = partial.pieces.first().is_none_or(|first| first.fits(&piece));
+    let fits = partial
+        .pieces
+        .first()
+        .is_none_or(|first| first.fits(&piece));
     if !fits || partial.origins.contains_key(&piece.index()) {
         return Outcome::Kept;
     }

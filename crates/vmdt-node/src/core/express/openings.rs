@@ -82,7 +82,8 @@ impl Core {
                 && open.next < MAX_MESSAGES / 2
                 && now < open.since + (LIFETIME - RENEW_BEFORE)
         };
-        let asked = |(open, at): &(Open, Instant)| open.prekey_id == prekey.id && now < *at + ANSWER;
+        let asked =
+            |(open, at): &(Open, Instant)| open.prekey_id == prekey.id && now < *at + ANSWER;
         if pair.open.as_ref().is_some_and(fresh) || pair.asked.as_ref().is_some_and(asked) {
             return;
         }
@@ -137,7 +138,8 @@ impl Core {
         let Some(seal) = &self.seal else {
             return Err("this node speaks profile 1.0");
         };
-        let opening = Opening::parse(octets).map_err(|_| "it is malformed, or not rightly signed")?;
+        let opening =
+            Opening::parse(octets).map_err(|_| "it is malformed, or not rightly signed")?;
         if opening.sender() != key || key.node_id() != from {
             return Err("it is of another sender");
         }

@@ -132,12 +132,17 @@ pub(crate) struct InFlight {
     pub(crate) more: usize,
     /// How many of these have left.
     extra: usize,
-    /// After how long without a word the others follow.
-    pub(crate) patience: Duration,
+    /// After how long without a word the pieces follow that did not leave at first, and after how
+    /// long all of them once more.
+    pub(crate) patience: (Duration, Duration),
     /// Which pieces have left at least once.
     pub(crate) left: BTreeSet<NonZeroU8>,
     /// All pieces were sent for a second time, or are about to be.
     pub(crate) repeated: bool,
+    /// The pieces that did not leave at first have followed, or are about to.
+    hurried: bool,
+    /// When k pieces had left.
+    left_at: Instant,
     /// There is no way to its receiver any more.
     lost: bool,
     /// 0 goes first.
@@ -154,7 +159,7 @@ impl InFlight {
         placement: Placement,
         pieces: Vec<(NonZeroU8, Carrier, Bytes)>,
         (k, more, urgency): (u8, usize, u8),
-        (now, patience): (Instant, Duration),
+        (now, patience): (Instant, (Duration, Duration)),
     ) -> InFlight {
         InFlight {
             transfer,
@@ -168,6 +173,8 @@ impl InFlight {
             patience,
             left: BTreeSet::new(),
             repeated: false,
+            hurried: false,
+            left_at: now,
             lost: false,
             urgency,
             turn: 0,
@@ -188,7 +195,7 @@ impl InFlight {
 
     /// The place of one of its pieces on its path.
     fn place(&self, at: usize, index: NonZeroU8) -> Place {
-        let rank = if at < usize::from(self.k) || self.repeated {
+        let rank = if at < usize::from(self.k) || self.repeated || self.hurried {
             0
         } else {
             self.extra + 1
@@ -201,6 +208,8 @@ impl InFlight {
 /// What to do about a message whose time has come.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
+    /// The pieces that had not left were queued.
+    Hurried,
     /// All its pieces were queued once more.
     Repeated,
     /// It is to take the ordinary way.
@@ -257,9 +266,9 @@ impl Outbox {
         self.deadlines.insert((message.deadline, key));
         self.by_transfer.insert(message.transfer, key);
         *self.counts.entry(key.0).or_default() += 1;
-        let some = usize::from(message.k);
-        let all = message.pieces.len();
-        self.queue(now, key, &message, 0..if message.more > 0 { all } else { some });
+        self.queue(now, key, &message, |message, at, _| {
+            at < usize::from(message.k) || message.more > 0
+        });
         self.messages.insert(key, message);
     }
 
@@ -268,10 +277,13 @@ impl Outbox {
         now: Instant,
         key: Key,
         message: &InFlight,
-        which: std::ops::Range<usize>,
+        which: impl Fn(&InFlight, usize, NonZeroU8) -> bool,
     ) {
         let all = message.pieces.iter().enumerate();
-        for (at, (index, carrier, octets)) in all.filter(|(at, _)| which.contains(at)) {
+        for (at, (index, carrier, octets)) in all {
+            if !which(message, at, *index) {
+                continue;
+            }
             let piece = Queued {
                 key,
                 index: *index,
@@ -310,9 +322,12 @@ impl Outbox {
         };
         message.count += 1;
         let first = message.left.insert(piece.index);
-        let at = message.pieces.iter().position(|(index, ..)| *index == piece.index);
+        let at = message
+            .pieces
+            .iter()
+            .position(|(index, ..)| *index == piece.index);
         let first_k = at.is_some_and(|at| at < usize::from(message.k));
-        if first_k || message.repeated {
+        if first_k || message.repeated || message.hurried {
             self.pressing = self.pressing.saturating_sub(1);
             self.pressed_at = Some(now);
         } else {
@@ -332,9 +347,15 @@ impl Outbox {
             }
         }
         if message.count == usize::from(message.k) {
-            let patience = message.patience * if message.repeated { 2 } else { 1 };
+            let (soon, late) = message.patience;
+            let wait = match (message.repeated, message.hurried) {
+                (true, _) => late * 2,
+                (false, true) => late,
+                (false, false) => soon,
+            };
+            message.left_at = now;
             self.deadlines.remove(&(message.deadline, piece.key));
-            message.deadline = now + patience;
+            message.deadline = now + wait;
             self.deadlines.insert((message.deadline, piece.key));
         }
         first
@@ -351,15 +372,7 @@ impl Outbox {
                 self.counts.remove(&key.0);
             }
         }
-        for (at, (index, carrier, _)) in message.pieces.iter().enumerate() {
-            let place = message.place(at, *index);
-            if let Some(path) = self.paths.get_mut(&neighbour(key.0, *carrier))
-                && path.pieces.remove(&place).is_some()
-                && place.0 == 0
-            {
-                self.pressing = self.pressing.saturating_sub(1);
-            }
-        }
+        self.withdraw(key, &message);
         Some(message)
     }
 
@@ -388,6 +401,31 @@ impl Outbox {
             self.messages.insert(key, message);
             return Some((key, Due::GiveUp));
         }
+        self.withdraw(key, &message);
+        let spare = message
+            .pieces
+            .iter()
+            .any(|(i, ..)| !message.left.contains(i));
+        let due = if spare && !message.hurried {
+            message.hurried = true;
+            message.deadline = message.left_at + message.patience.1;
+            Due::Hurried
+        } else {
+            message.repeated = true;
+            message.count = 0;
+            message.deadline = now + STUCK;
+            Due::Repeated
+        };
+        self.deadlines.insert((message.deadline, key));
+        self.queue(now, key, &message, |message, _, index| {
+            message.repeated || !message.left.contains(&index)
+        });
+        self.messages.insert(key, message);
+        Some((key, due))
+    }
+
+    /// Takes back what waits of a message.
+    fn withdraw(&mut self, key: Key, message: &InFlight) {
         for (at, (index, carrier, _)) in message.pieces.iter().enumerate() {
             let place = message.place(at, *index);
             if let Some(path) = self.paths.get_mut(&neighbour(key.0, *carrier))
@@ -397,21 +435,14 @@ impl Outbox {
                 self.pressing = self.pressing.saturating_sub(1);
             }
         }
-        message.repeated = true;
-        message.count = 0;
-        message.deadline = now + STUCK;
-        self.deadlines.insert((message.deadline, key));
-        let all = message.pieces.len();
-        self.queue(now, key, &message, 0..all);
-        self.messages.insert(key, message);
-        Some((key, Due::Repeated))
     }
 
     /// The paths were looked at, and are to be looked at again then.
     pub(crate) fn wake(&mut self, now: Instant, at: Option<Instant>) {
         self.wake = at;
         let quiet = |path: &PathQueue| path.sent_at.is_none_or(|sent| now >= sent + COMPANY);
-        self.paths.retain(|_, path| !path.is_empty() || !quiet(path));
+        self.paths
+            .retain(|_, path| !path.is_empty() || !quiet(path));
     }
 
     /// What is under way to a receiver is to be given up as soon as it is looked at.
@@ -483,11 +514,15 @@ mod tests {
             .map(|(index, carrier)| (index, carrier, Bytes::from(vec![number; len])))
             .collect();
         InFlight::new(
-            (MessageId::from_random([number; 12]), node("b"), Bytes::new()),
+            (
+                MessageId::from_random([number; 12]),
+                node("b"),
+                Bytes::new(),
+            ),
             placement,
             pieces,
             (2, 1, 0),
-            (now, Duration::from_millis(100)),
+            (now, (Duration::from_millis(50), Duration::from_millis(100))),
         )
     }
 
@@ -559,7 +594,11 @@ mod tests {
                 order.push(piece.octets[0]);
             }
         }
-        assert_eq!(order, [1, 1, 2, 2, 3, 3, 1, 2, 3], "one of each in addition");
+        assert_eq!(
+            order,
+            [1, 1, 2, 2, 3, 3, 1, 2, 3],
+            "one of each in addition"
+        );
     }
 
     #[test]
@@ -574,7 +613,8 @@ mod tests {
                 octets: Bytes::from(vec![turn as u8; 100]),
                 since: now,
             };
-            path.pieces.insert((0, 0, turn.into(), NonZeroU8::MIN), piece);
+            path.pieces
+                .insert((0, 0, turn.into(), NonZeroU8::MIN), piece);
         }
         assert_eq!(send(&mut outbox, node("x"), now, 1000), [1, 3]);
         let next = outbox.next(now, node("x"), 118);
@@ -601,9 +641,13 @@ mod tests {
             count
         };
         assert_eq!(leave(&mut outbox, now), 3, "k and one more");
+        let soon = outbox.poll_timeout().unwrap();
+        assert_eq!(soon, now + Duration::from_millis(50));
+        assert_eq!(outbox.due(now), None);
+        assert_eq!(outbox.due(soon), Some((key(1), Due::Hurried)));
+        assert_eq!(leave(&mut outbox, soon), 1, "the one that had not left");
         let at = outbox.poll_timeout().unwrap();
         assert_eq!(at, now + Duration::from_millis(100));
-        assert_eq!(outbox.due(now), None);
         assert_eq!(outbox.due(at), Some((key(1), Due::Repeated)));
         let all = leave(&mut outbox, at) + leave(&mut outbox, at + COMPANY);
         assert_eq!(all, 4, "two of one path in two datagrams");
@@ -626,6 +670,8 @@ mod tests {
         for neighbour in outbox.waiting() {
             outbox.path_lost(now, neighbour);
         }
+        let soon = now + Duration::from_millis(50);
+        assert_eq!(outbox.due(soon), Some((key(2), Due::Hurried)));
         let at = now + Duration::from_millis(100);
         assert_eq!(outbox.due(at), Some((key(2), Due::Repeated)));
     }
@@ -687,7 +733,11 @@ mod tests {
         let second = carrier(1, &outbox);
         assert_eq!(send(&mut outbox, first, now, 1000), [1]);
         assert_eq!(send(&mut outbox, second, now, 1000), [1]);
-        assert_eq!(send(&mut outbox, spare, now, 1000), [1], "nobody is before it");
+        assert_eq!(
+            send(&mut outbox, spare, now, 1000),
+            [1],
+            "nobody is before it"
+        );
         assert!(outbox.waiting().is_empty(), "one in addition was wanted");
     }
 }

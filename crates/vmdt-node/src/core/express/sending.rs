@@ -20,6 +20,7 @@ use crate::core::{Core, Output};
 pub(crate) const TRANSFER: usize = 16;
 /// Beyond the round trip and its deviation: what timers, the receiver and its application take.
 const SLACK: Duration = Duration::from_millis(25);
+const SLACK_SOON: Duration = Duration::from_millis(8);
 /// A path of which little is known yet is taken for one that loses this part of its packets, with
 /// the weight of so many packets.
 const PRIOR_LOSS: f64 = 0.04;
@@ -114,9 +115,12 @@ impl Core {
             (k, more, urgency),
             (now, patience),
         );
-        self.express.outbox.add(now, (to, opening, counter), message);
+        self.express
+            .outbox
+            .add(now, (to, opening, counter), message);
         let digest = *blake3::hash(&data).as_bytes();
-        self.receipts.sent_express(id, to, receipt_digest(id, &digest));
+        self.receipts
+            .sent_express(id, to, receipt_digest(id, &digest));
         let out = self.outgoing.get_mut(&id)?;
         out.unplaced = None;
         out.last_problem = None;
@@ -184,14 +188,18 @@ impl Core {
         more.min(most)
     }
 
-    /// After how long without a word a message is taken for lost.
-    fn express_patience(&self, to: NodeId, order: &[Carrier]) -> Duration {
+    /// After how long without a word the pieces follow that did not leave at first, which cost
+    /// little if it was too soon, and after how long a message is taken for lost.
+    fn express_patience(&self, to: NodeId, order: &[Carrier]) -> (Duration, Duration) {
         let usual = self.usual_loss();
-        let round = |carrier: &Carrier| {
+        let (mut soon, mut late) = (Duration::ZERO, Duration::ZERO);
+        for carrier in order {
             let way = self.way(to, *carrier, usual);
-            way.srtt + way.rttvar * 4
-        };
-        order.iter().map(round).max().unwrap_or_default() + SLACK
+            soon = soon.max(way.srtt + way.srtt / 8);
+            late = late.max(way.srtt + way.rttvar * 4);
+        }
+        let soon = soon + SLACK_SOON;
+        (soon, (late + SLACK).max(soon * 3 / 2))
     }
 
     /// Hands the transport what it can send soon. Returns whether it took something.
@@ -203,7 +211,10 @@ impl Core {
                 let Some(limit) = self.rdt.max_datagram(path) else {
                     break;
                 };
-                if self.limits.is_held(now, self.config.rate_limit, limit as u64) {
+                if self
+                    .limits
+                    .is_held(now, self.config.rate_limit, limit as u64)
+                {
                     break;
                 }
                 match self.express.outbox.next(now, path, limit) {
@@ -264,6 +275,7 @@ impl Core {
     pub(super) fn look_after_express(&mut self, now: Instant) {
         while let Some((key, due)) = self.express.outbox.due(now) {
             match due {
+                Due::Hurried => {}
                 Due::Repeated => self.stats.express_repeated += 1,
                 Due::GiveUp => self.give_up_express(now, key),
             }
@@ -353,9 +365,11 @@ impl Core {
 
     /// Where the pieces of a message under way are.
     pub(in crate::core) fn express_placement(&self, id: MessageId) -> Option<&Placement> {
-        self.express.outbox.find(id).map(|message| &message.placement)
+        self.express
+            .outbox
+            .find(id)
+            .map(|message| &message.placement)
     }
-
 }
 
 /// Whether all of a transfer is known, and nothing but octets.
