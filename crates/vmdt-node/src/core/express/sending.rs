@@ -80,7 +80,13 @@ impl Core {
         let piece = Channel::piece_len(TRANSFER + data.len(), k);
         let policy = self.policy_of(out);
         let carriers = self.carriers_for(now, out);
+        let count = |c: &Carriers| c.members.len() + usize::from(c.direct.is_some());
+        let available = count(&carriers);
         let carriers = self.express_carriers(now, to, carriers, HEAD + PREFIX + piece);
+        // it is not to be carried by fewer than the ordinary way would have carry it
+        if count(&carriers) < available.min(k.into()) {
+            return None;
+        }
         let placement = placement::spread(policy, &carriers).ok()?;
         let order: Vec<Carrier> = placement.iter().map(|(_, carrier)| carrier).collect();
         let more = self.express_redundancy(to, (k, n), &order);
