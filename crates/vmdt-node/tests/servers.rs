@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use vmdt_node::{Event, Events, Node, Policy, Server};
+use vmdt_node::{ClusterStatus, Event, Events, Node, NodeId, Policy, Server};
 
 const SEED: [u8; 32] = [9; 32];
 
@@ -36,6 +36,14 @@ async fn event(what: &str, events: &mut Events, fits: impl Fn(&Event) -> bool) -
         }
     };
     within(what, found).await
+}
+
+/// Waits until the server has named a member to a node.
+async fn knows(node: &Node, member: NodeId, events: &mut Events) {
+    let named = |cluster: &ClusterStatus| cluster.members.iter().any(|m| m.id == member);
+    while !node.clusters().await.unwrap().iter().any(named) {
+        events.next().await.expect("the node is open");
+    }
 }
 
 async fn sends(from: &Node, to: &Node, inbox: &mut Events, text: &[u8]) {
@@ -98,6 +106,12 @@ async fn with_every_server_down_members_go_on_and_return_to_whichever_is_back() 
         })
         .await;
     }
+    // a node is told of the others when they have come back too
+    within(
+        "the third member",
+        knows(&nodes[1], nodes[2].id(), &mut inboxes[1]),
+    )
+    .await;
     sends(
         &nodes[1],
         &nodes[2],

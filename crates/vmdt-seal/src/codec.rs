@@ -235,6 +235,7 @@ heads! {
     REVOCATION = b'X', "vmdt 1.1 revocation";
     RECEIPTS = b'R', "vmdt 1.1 receipts";
     ROTATION = b'O', "vmdt 1.1 key rotation";
+    EXPRESS = b'E', "vmdt 1.1 express opening";
     TICKET = b'T', "vmdt 1.1 ticket";
 }
 

@@ -110,15 +110,15 @@ pub fn encapsulate(
     rng: &mut impl CryptoRng,
 ) -> Result<(Encapsulated, TransferSecret), E2eError> {
     same_prekey(prekey.id, context)?;
-    let (encapsulated, secret) = send(prekey, &context.info(), EXPORTER_CONTEXT, rng)?;
+    let (encapsulated, secret) = export_to(prekey, &context.info(), EXPORTER_CONTEXT, rng)?;
     Ok((encapsulated, TransferSecret(secret)))
 }
 
-/// Encapsulates to a prekey, and exports a secret under a context.
-pub(crate) fn send(
+/// Draws a secret and encapsulates it: HPKE with this `info`, exported for this context.
+pub(crate) fn export_to(
     prekey: &PublicPrekey,
     info: &[u8],
-    context: &[u8],
+    exporter: &[u8],
     rng: &mut impl CryptoRng,
 ) -> Result<(Encapsulated, Secret), E2eError> {
     let public =
@@ -128,7 +128,7 @@ pub(crate) fn send(
             .map_err(|_| E2eError::BadPrekey)?;
     let mut secret = Secret::default();
     sender
-        .export(context, &mut **secret)
+        .export(exporter, &mut **secret)
         .map_err(|_| E2eError::BadPrekey)?;
     let mut octets = [0; ENCAPSULATED_LEN];
     encapsulated.write_exact(&mut octets);
@@ -148,15 +148,15 @@ pub fn decapsulate(
     encapsulated: &Encapsulated,
 ) -> Result<TransferSecret, E2eError> {
     same_prekey(prekey.public().id, context)?;
-    receive(prekey, encapsulated, &context.info(), EXPORTER_CONTEXT).map(TransferSecret)
+    export_from(prekey, &context.info(), EXPORTER_CONTEXT, encapsulated).map(TransferSecret)
 }
 
-/// The same secret as [`send`] gave.
-pub(crate) fn receive(
+/// What [`export_to`] gave, at the receiver.
+pub(crate) fn export_from(
     prekey: &Prekey,
-    encapsulated: &Encapsulated,
     info: &[u8],
-    context: &[u8],
+    exporter: &[u8],
+    encapsulated: &Encapsulated,
 ) -> Result<Secret, E2eError> {
     let private = <X25519 as Kem>::PrivateKey::from_bytes(prekey.secret().as_bytes())
         .map_err(|_| E2eError::BadPrekey)?;
@@ -167,7 +167,7 @@ pub(crate) fn receive(
             .map_err(|_| E2eError::BadEncapsulated)?;
     let mut secret = Secret::default();
     receiver
-        .export(context, &mut **secret)
+        .export(exporter, &mut **secret)
         .map_err(|_| E2eError::BadEncapsulated)?;
     Ok(secret)
 }

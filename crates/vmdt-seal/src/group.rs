@@ -204,7 +204,7 @@ impl Group {
             return Err(GroupError::NotReceiver(receiver.node_id()));
         }
         let info = self.info(receiver, prekey.id);
-        let (encapsulated, key) = e2e::send(prekey, &info, EXPORTER_CONTEXT, rng)?;
+        let (encapsulated, key) = e2e::export_to(prekey, &info, EXPORTER_CONTEXT, rng)?;
         let prekey_id = prekey.id;
         // the key is fresh with the encapsulation and seals this alone
         let sealed = ChaCha20Poly1305::new(&Key::from(**key))
@@ -426,7 +426,7 @@ impl GroupDetails {
             return Err(E2eError::OtherPrekey { given, wanted }.into());
         }
         let info = self.group.info(receiver, prekey_id);
-        let key = e2e::receive(prekey, &wrapped.encapsulated, &info, EXPORTER_CONTEXT)?;
+        let key = e2e::export_from(prekey, &info, EXPORTER_CONTEXT, &wrapped.encapsulated)?;
         let opened = ChaCha20Poly1305::new(&Key::from(**key))
             .decrypt(&Nonce::default(), &wrapped.sealed[..])
             .map(Zeroizing::new)

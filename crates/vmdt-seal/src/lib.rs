@@ -11,6 +11,7 @@
 //! | [`profile`], [`prekey`], [`rotation`] | what a node says about itself, signed |
 //! | [`session`], [`packet`], [`replay`], [`cookie`] | Noise handshakes and the protection of packets |
 //! | [`e2e`], [`announcement`], [`group`], [`receipt`] | end-to-end sealing of messages to one and to several, placement, receipts |
+//! | [`express`] | small messages as pieces that need no announcement |
 //! | [`descriptor`], [`invite`], [`membership`], [`revocation`], [`trust`] | who belongs to a cluster |
 //! | [`ticket`], [`code`] | how one comes to belong |
 //! | [`keyfile`] | identities and prekeys on disk |
@@ -88,6 +89,7 @@ pub mod cookie;
 pub mod descriptor;
 pub mod e2e;
 pub mod error;
+pub mod express;
 pub mod group;
 pub mod identity;
 pub mod invite;

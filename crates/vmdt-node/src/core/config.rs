@@ -111,6 +111,7 @@ pub struct CoreConfig {
     pub(crate) allow_open_peers: bool,
     pub(crate) hedging: HedgeConfig,
     pub(crate) delivery: f64,
+    pub(crate) express: bool,
     pub(crate) allow_direct: bool,
     pub(crate) min_distinct_networks: u8,
     pub(crate) operators: BTreeMap<NodeId, Arc<str>>,
@@ -195,6 +196,7 @@ impl CoreConfig {
             allow_open_peers: false,
             hedging: HedgeConfig::default(),
             delivery: 0.995,
+            express: true,
             allow_direct: true,
             min_distinct_networks: 0,
             operators: BTreeMap::new(),
@@ -316,6 +318,13 @@ impl CoreConfig {
     /// 0.1 by default. What it cost stands in [`CoreStats::hedging`](super::CoreStats::hedging).
     pub fn set_hedging(&mut self, fraction: f64) -> &mut Self {
         self.hedging.fraction = unit(fraction);
+        self
+    }
+
+    /// Whether small messages are sent as pieces that need no announcement, to members that take
+    /// them, and taken from others; only in profile 1.1. True by default.
+    pub fn set_express(&mut self, on: bool) -> &mut Self {
+        self.express = on;
         self
     }
 

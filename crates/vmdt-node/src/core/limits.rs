@@ -79,6 +79,19 @@ impl Limits {
         }
     }
 
+    /// Whether so many octets would have to wait; nothing is taken to leave.
+    pub(crate) fn is_held(&mut self, now: Instant, limit: Option<RateLimit>, octets: u64) -> bool {
+        let Some(limit) = limit else { return false };
+        let bucket = self
+            .bucket
+            .get_or_insert_with(|| TokenBucket::new(now, limit));
+        let until = bucket.delay(now, octets);
+        if let Some(at) = until {
+            self.wait(at);
+        }
+        until.is_some()
+    }
+
     /// Something waits until then.
     pub(crate) fn wait(&mut self, at: Instant) {
         self.until = Some(self.until.map_or(at, |until| until.min(at)));

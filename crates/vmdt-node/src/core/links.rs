@@ -371,6 +371,7 @@ impl Core {
                     let _ = self.rdt.set_session_limit(now, peer, Some(limit));
                 }
                 self.send_profile(now, peer);
+                self.open_express(now, peer);
                 self.peer_came(now, peer);
                 if self.is_member(peer) {
                     self.event(Event::PathUp { peer, address });
@@ -407,6 +408,7 @@ impl Core {
             E::Writable { peer } => {
                 self.pump(now, peer);
             }
+            E::Datagram { peer, payload } => self.on_express(now, peer, &payload),
             _ => {}
         }
     }
@@ -464,6 +466,7 @@ impl Core {
         }
         let arriving = peer.arriving_octets;
         let flows = peer.session_ended();
+        self.express_session_over(now, id);
         self.arriving -= arriving;
         if !self.is_member(id) {
             // whoever comes and goes under ever new names leaves nothing behind
@@ -632,6 +635,7 @@ impl Core {
                         self.holder_away(now, id);
                         if state == MemberState::Left {
                             self.unwatch_health(id);
+                            self.express_left(id);
                         }
                         self.collector.holder_lost(now, id);
                         self.replace_carrier(now, id);

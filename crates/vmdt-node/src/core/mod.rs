@@ -16,6 +16,7 @@ mod config;
 mod durable;
 mod envelope;
 mod event;
+mod express;
 mod group;
 mod health;
 mod incoming;
@@ -232,6 +233,20 @@ pub struct CoreStats {
     pub receipts: u64,
     /// Receipts of others that were refused: not theirs, or of what they were not given.
     pub bad_receipts: u64,
+    /// Small messages that were sent without an announcement, as pieces.
+    pub express_sent: u64,
+    /// Messages that came so.
+    pub express_received: u64,
+    /// How often all pieces of such a message were sent once more.
+    pub express_repeated: u64,
+    /// Such messages that took the ordinary way in the end.
+    pub express_fallbacks: u64,
+    /// Pieces of others that were handed on.
+    pub pieces_handed_on: u64,
+    /// Pieces that were dropped: for want of room or of a way, or of an opening that is over.
+    pub pieces_dropped: u64,
+    /// Datagrams and pieces that were refused: malformed, altered, or not theirs to send.
+    pub bad_pieces: u64,
     /// What was asked for early, and what it cost.
     pub hedging: HedgeReport,
 }
@@ -276,6 +291,7 @@ pub struct Core {
     petnames: keys::Petnames,
     durable: Option<durable::Durable>,
     checks: health::Checks,
+    express: express::Express,
     outputs: VecDeque<Output>,
     tick_at: Option<Instant>,
     stats: CoreStats,
@@ -357,6 +373,7 @@ impl Core {
             petnames: keys::Petnames::default(),
             durable: None,
             checks: health::Checks::default(),
+            express: express::Express::default(),
             outputs: VecDeque::new(),
             tick_at: None,
             stats: CoreStats::default(),
@@ -510,6 +527,7 @@ impl Core {
         if self.limits.is_due(now) {
             self.pump_limited(now);
         }
+        self.express_timeout(now);
         self.look_after_shares(now);
         self.reputation.handle_timeout(now);
         if self.tick_at.is_some_and(|t| t <= now) {
@@ -530,7 +548,8 @@ impl Core {
                     return Some(transmit);
                 }
             }
-            if !self.pump_held_back(now) {
+            let shares = self.pump_held_back(now);
+            if !self.pump_express(now) && !shares {
                 return None;
             }
         }
@@ -559,6 +578,7 @@ impl Core {
             self.seal.as_ref().map(Seal::renew_at),
             self.durable_timeout(),
             self.reputation.poll_timeout(),
+            self.express.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -580,6 +600,7 @@ impl Core {
     /// A [durable](Self::is_durable) node ends nothing: the next run goes on.
     pub fn close(&mut self, now: Instant) {
         if self.is_durable() {
+            self.express_last_words(now);
             return self.settle(now);
         }
         let ids: Vec<MessageId> = self.outgoing.keys().copied().collect();
@@ -590,6 +611,7 @@ impl Core {
         for handle in handles {
             self.fail_incoming(now, handle, TransferError::Closed);
         }
+        self.express_last_words(now);
         self.send_receipts(now, true);
         self.settle(now);
     }

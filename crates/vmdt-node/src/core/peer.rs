@@ -132,6 +132,8 @@ pub(crate) struct Peer {
     pub(crate) lag: Option<(Duration, Duration)>,
     /// How many shares beyond k its messages take, for the k and n they were last sent with.
     pub(crate) redundancy: Option<((u8, u8), Redundancy)>,
+    /// Pieces from it that were no genuine pieces.
+    pub(crate) bad_pieces: u64,
     pub(crate) framer: LineFramer,
     pub(crate) arriving: BTreeMap<FlowId, Arriving>,
     pub(crate) arriving_octets: usize,
@@ -157,6 +159,7 @@ impl Peer {
             pulse: super::rating::Pulse::default(),
             lag: None,
             redundancy: None,
+            bad_pieces: 0,
             framer: LineFramer::new(RELAY_MAX_LINE),
             arriving: BTreeMap::new(),
             arriving_octets: 0,

@@ -118,6 +118,7 @@ impl Core {
         let spread = latest.or_else(|| self.spreads.get(&id));
         spread
             .map(|spread| &spread.placement)
+            .or_else(|| self.express_placement(id))
             .or_else(|| self.explained.find(id))
             .map(Placement::explain)
     }

@@ -319,6 +319,15 @@ impl Receipts {
         }
     }
 
+    /// A message was sent by express: its receipt is about the transfer itself.
+    pub(crate) fn sent_express(&mut self, transfer: MessageId, to: NodeId, digest: [u8; 32]) {
+        let digests = Digests {
+            manifest: digest,
+            shares: Vec::new(),
+        };
+        self.remember_sent((transfer, transfer), vec![to], (0, true), digests);
+    }
+
     fn remember_sent(
         &mut self,
         (transfer, message): (MessageId, MessageId),
@@ -462,7 +471,12 @@ impl Receipts {
             return Ok(());
         };
         let (index, digest) = match statement.fact {
-            Fact::Delivered if !sent.to.contains(&from) || sent.last != Some(statement.message) => {
+            // what went by express before it took the ordinary way may have arrived both ways
+            Fact::Delivered
+                if !sent.to.contains(&from)
+                    || (sent.last != Some(statement.message)
+                        && self.by_message.get(&statement.message) != Some(&statement.message)) =>
+            {
                 return Err(Refused::NotGiven);
             }
             Fact::Delivered => (None, Some(segment.manifest_digest)),

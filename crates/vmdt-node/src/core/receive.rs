@@ -49,6 +49,24 @@ pub(crate) struct Expected {
     awaited: BTreeMap<NonZeroU8, NodeId>,
 }
 
+impl Expected {
+    /// What came without an announcement, as pieces.
+    pub(crate) fn of(
+        now: Instant,
+        sender: NodeId,
+        transfer: MessageId,
+        origins: BTreeMap<NonZeroU8, (Carrier, usize)>,
+    ) -> Expected {
+        Expected {
+            sender,
+            transfer,
+            origins,
+            since: now,
+            awaited: BTreeMap::new(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct EarlyShare {
     from: NodeId,
@@ -266,6 +284,8 @@ impl Core {
             }
             Message::Profile { id, profile } => self.on_profile(now, id, &profile),
             Message::Receipts { receipts } => self.on_receipts(from, &receipts),
+            Message::ExpressOpen { opening } => self.on_express_open(now, from, &opening),
+            Message::ExpressOk { id } => self.on_express_ok(from, id),
             _ => self.stats.bad_lines += 1,
         }
     }
@@ -376,7 +396,10 @@ impl Core {
             self.send_line(now, ann.sender, line);
             return;
         }
-        if self.is_durable() && self.ended_set.get(&(ann.sender, transfer)) == Some(&true) {
+        // it came by express, or in an earlier run
+        if (self.is_durable() || !self.collector.is_ended(message))
+            && self.ended_set.get(&(ann.sender, transfer)) == Some(&true)
+        {
             self.acknowledge(now, ann.sender, message);
             if forwarded {
                 self.tell_have(now, from, message);
@@ -460,6 +483,9 @@ impl Core {
 
     pub(super) fn acknowledge(&mut self, now: Instant, sender: NodeId, message: MessageId) {
         self.note_confirmed(now, sender, message);
+        if self.express_taken(now, sender, message) {
+            return;
+        }
         self.confirm_to_group(now, message);
         let receiver = self.config.id;
         let line = Message::SharePoolAck {
@@ -898,7 +924,7 @@ impl Core {
         }
     }
 
-    fn on_segment(
+    pub(super) fn on_segment(
         &mut self,
         now: Instant,
         message: MessageId,

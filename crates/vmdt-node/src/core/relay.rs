@@ -204,6 +204,7 @@ impl Core {
                 if let Some(profile) = seal.profile(id) {
                     self.rdt.set_credential(profile.credential());
                 }
+                self.open_express(now, id);
                 self.pump_sources(now);
             }
             Ok(false) => {}

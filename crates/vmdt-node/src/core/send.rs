@@ -276,7 +276,7 @@ impl Core {
     }
 
     /// Spreads what was read, if the rule allows it now; otherwise it is tried again.
-    fn place(&mut self, now: Instant, id: MessageId) {
+    pub(super) fn place(&mut self, now: Instant, id: MessageId) {
         let Some(out) = self.outgoing.get(&id) else {
             return;
         };
@@ -284,6 +284,9 @@ impl Core {
             return;
         }
         if self.pass_over(now, id) || !self.outgoing.contains_key(&id) {
+            return;
+        }
+        if self.place_express(now, id) {
             return;
         }
         let Some(out) = self.outgoing.get(&id) else {
@@ -702,6 +705,9 @@ impl Core {
     /// The receiver has a message.
     pub(super) fn acknowledged(&mut self, now: Instant, from: NodeId, message: MessageId) {
         if self.spreads.get(&message).is_none_or(|s| !s.awaits(from)) {
+            if self.express_acknowledged(now, from, message) {
+                return;
+            }
             if !self.left_acknowledged(now, from, message) {
                 self.receiver_has(now, message, from);
             }
@@ -746,6 +752,7 @@ impl Core {
         if self.outgoing.get(&id).is_some_and(Outgoing::is_done)
             && let Some(out) = self.outgoing.remove(&id)
         {
+            self.express_ended(id);
             self.forget_outgoing(now, id, out.to, None);
             let result = out.end(now);
             self.outputs.push_back(Output::Done {
@@ -808,6 +815,7 @@ impl Core {
             let _ = self.drop_spread(now, *message);
         }
         self.forget_open(id);
+        self.express_ended(id);
         self.forget_outgoing(now, id, out.to, Some(&error));
         if tell && !out.open && out.next > 0 {
             let about = MessageName::from(id);

@@ -1026,6 +1026,8 @@ pub struct Puppet {
     pub shares: Vec<(NodeId, FlowId, Bytes)>,
     /// Control lines that came.
     pub lines: Vec<(NodeId, Message)>,
+    /// Datagrams that came.
+    pub datagrams: Vec<(NodeId, Bytes)>,
 }
 
 impl Puppet {
@@ -1038,6 +1040,9 @@ impl Puppet {
                     if let Some(octets) = self.partial.remove(&(peer, flow)) {
                         self.shares.push((peer, flow, octets.into()));
                     }
+                }
+                vmdt_rdt::Event::Datagram { peer, payload } => {
+                    self.datagrams.push((peer, payload));
                 }
                 _ => {}
             }
@@ -1090,6 +1095,7 @@ impl World {
             partial: BTreeMap::new(),
             shares: Vec::new(),
             lines: Vec::new(),
+            datagrams: Vec::new(),
         });
     }
 

@@ -350,6 +350,8 @@ impl<'a> Writer<'a> {
                 self.node("target", target)?;
             }
             Message::Receipts { receipts } => self.binary("receipts", receipts)?,
+            Message::ExpressOpen { opening } => self.binary("opening", opening)?,
+            Message::ExpressOk { id } => self.display("id", id),
             Message::Profile { id, profile } => {
                 self.node("id", id)?;
                 self.binary("profile", profile)?;

@@ -222,6 +222,16 @@ pub enum Message {
         /// The signed statements.
         receipts: Vec<u8>,
     },
+    /// EXPRESS_OPEN: what the small messages that follow are sealed with, between nodes.
+    ExpressOpen {
+        /// The signed opening.
+        opening: Vec<u8>,
+    },
+    /// EXPRESS_OK: an opening was taken, between nodes.
+    ExpressOk {
+        /// The opening's id.
+        id: u32,
+    },
     /// PROFILE: a client's profile, as a reply or because it is new.
     Profile {
         /// Whose.
@@ -369,6 +379,8 @@ impl Message {
             Self::PutProfile { .. } => "PUT_PROFILE",
             Self::GetProfile { .. } => "GET_PROFILE",
             Self::Receipts { .. } => "RECEIPTS",
+            Self::ExpressOpen { .. } => "EXPRESS_OPEN",
+            Self::ExpressOk { .. } => "EXPRESS_OK",
             Self::Profile { .. } => "PROFILE",
             Self::CreateSealed { .. } => "CREATE_SEALED",
             Self::GetDescriptor { .. } => "GET_DESCRIPTOR",

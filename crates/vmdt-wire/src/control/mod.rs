@@ -47,6 +47,8 @@
 //! | GET_PROFILE | client, target |
 //! | PROFILE | id, profile |
 //! | RECEIPTS | receipts |
+//! | EXPRESS_OPEN | opening |
+//! | EXPRESS_OK | id |
 //! | CREATE_SEALED | client, descriptor, membership |
 //! | GET_DESCRIPTOR | client, cluster |
 //! | DESCRIPTOR | cluster, descriptor |

@@ -309,6 +309,12 @@ fn sealed(word: &str, params: &mut Params<'_>) -> Result<Option<Message>, LineEr
         "RECEIPTS" => Message::Receipts {
             receipts: binary(params, "receipts")?,
         },
+        "EXPRESS_OPEN" => Message::ExpressOpen {
+            opening: binary(params, "opening")?,
+        },
+        "EXPRESS_OK" => Message::ExpressOk {
+            id: params.required("id")?.wide_number()?,
+        },
         "PROFILE" => Message::Profile {
             id: params.required("id")?.id()?,
             profile: binary(params, "profile")?,

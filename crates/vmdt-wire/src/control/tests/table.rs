@@ -490,6 +490,11 @@ pub(super) fn sealed() -> Vec<(Message, &'static str)> {
         ),
         (Message::Receipts { receipts: binary() }, "RECEIPTS/_---AQ"),
         (
+            Message::ExpressOpen { opening: binary() },
+            "EXPRESS_OPEN/_---AQ",
+        ),
+        (Message::ExpressOk { id: u32::MAX }, "EXPRESS_OK/4294967295"),
+        (
             Message::Profile {
                 id: target,
                 profile: binary(),
