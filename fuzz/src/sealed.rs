@@ -2,22 +2,28 @@
 
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use data_encoding::BASE32_NOPAD;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
 use vmdt_seal::announcement::{Placement, SealedDetails};
-use vmdt_seal::code::Code;
+use vmdt_seal::code::Code as SpokenCode;
 use vmdt_seal::descriptor::Descriptor;
+use vmdt_seal::express::{Channel, OPENING_LEN, Opening, PieceHead};
 use vmdt_seal::group::{GROUP_DETAILS_MAX_LEN, GroupDetails, MAX_RECEIVERS};
 use vmdt_seal::identity::{
     CREDENTIAL_LEN, Credential, KEY_LEN, PublicIdentity, SIGNATURE_LEN, SecretIdentity,
 };
 use vmdt_seal::invite::{Invite, MAX_CHAIN};
 use vmdt_seal::membership::Membership;
-use vmdt_seal::prekey::PrekeyStore;
+use vmdt_seal::prekey::{PrekeyConfig, PrekeyStore};
 use vmdt_seal::profile::{MAX_ADDRESSES, NAME_MAX_LEN, PROFILE_MAX_LEN, Profile};
 use vmdt_seal::receipt::{MAX_STATEMENTS, Receipts};
 use vmdt_seal::revocation::{MAX_ENTRIES, RevocationList};
 use vmdt_seal::rotation::Rotation;
 use vmdt_seal::ticket::{MAX_SERVERS, Ticket};
+use vmdt_ssms::Threshold;
+use vmdt_ssms::dispersal::Code as Dispersal;
 
 /// Seeds of the invites that the seeds of the corpus are made with: whose they are is known.
 pub(crate) const INVITES: [[u8; 16]; 2] = [[21; 16], [22; 16]];
@@ -32,6 +38,29 @@ static KNOWN: LazyLock<Vec<SecretIdentity>> = LazyLock::new(|| {
     let invites = INVITES
         .map(|seed| SecretIdentity::from_seed(&blake3::derive_key("vmdt 1.1 invite key", &seed)));
     (1..=4).map(person).chain(invites).collect()
+});
+
+/// An opening of the corpus, and a message's pieces under it.
+pub(crate) struct Express {
+    pub(crate) opening: Opening,
+    channel: Channel,
+    pub(crate) pieces: Vec<Bytes>,
+}
+
+pub(crate) static EXPRESS: LazyLock<Express> = LazyLock::new(|| {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let prekeys = PrekeyStore::new(PrekeyConfig::default(), 0, &mut rng);
+    let (alice, bob) = (person(1), person(2).public());
+    let prekey = prekeys.current().public();
+    let (opening, channel) =
+        Opening::sign(&alice, bob, &prekey, 1 << 40, &mut rng).expect("a good prekey");
+    let code = Dispersal::new(Threshold::new(2, 3).expect("2 of 3"));
+    let pieces = channel.seal(&code, 7, b"a small message", &mut rng);
+    Express {
+        opening,
+        channel,
+        pieces: pieces.expect("it is small"),
+    }
 });
 
 /// One octet string as each of the signed structures: what is accepted keeps its bounds, holds
@@ -92,6 +121,26 @@ fn structures(data: &[u8], known: &[SecretIdentity]) {
             let again = GroupDetails::sign(signer, group, &wrapped, details.manifest());
             assert_eq!(again.expect("what was read can be made").octets(), data);
         }
+    }
+    if let Ok(opening) = Opening::parse(data) {
+        assert_eq!(&opening.octets()[..], data);
+        assert_eq!(opening.octets().len(), OPENING_LEN);
+    }
+    // nobody makes a right tag up, so what is taken is what was made
+    let express = &*EXPRESS;
+    if let Ok(piece) = express.channel.check(&Bytes::copy_from_slice(data)) {
+        assert_eq!(
+            express
+                .pieces
+                .get(usize::from(piece.index().get()) - 1)
+                .map(|p| &p[..]),
+            Some(data)
+        );
+        let head = PieceHead::read(data).expect("a piece has a head");
+        assert_eq!(
+            (head.opening, head.counter),
+            (express.channel.id(), piece.counter())
+        );
     }
     if let Ok(placement) = Placement::parse(data) {
         assert_eq!(placement.octets(), data);
@@ -183,6 +232,7 @@ fn mend(octets: &mut [u8], known: &[SecretIdentity]) {
         }
         Some(b'A') => ("vmdt 1.1 sealed details", 2),
         Some(b'G') => ("vmdt 1.1 group details", 2),
+        Some(b'E') => ("vmdt 1.1 express opening", 2),
         Some(b'L') => ("vmdt 1.1 placement", 2),
         Some(b'D') => ("vmdt 1.1 cluster descriptor", 32),
         Some(b'I') => {
@@ -238,8 +288,8 @@ fn sign(octets: &mut [u8], context: &str, key: usize, known: &[SecretIdentity]) 
 pub fn tickets(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         ticket(text);
-        if let Ok(code) = text.parse::<Code>() {
-            let again: Code = code.to_string().parse().expect("a code as it is written");
+        if let Ok(code) = text.parse::<SpokenCode>() {
+            let again: SpokenCode = code.to_string().parse().expect("a code as it is written");
             assert_eq!(again.number(), code.number());
             assert_eq!(again.to_string(), code.to_string());
         }

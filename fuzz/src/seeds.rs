@@ -28,7 +28,7 @@ use vmdt_wire::segment::{Ack, AckBlock, EcnCounts, Fin, FinKind, Hole, Nak, Syn,
 use vmdt_wire::{Flags, FlowId, Header, MessageId, NodeId, Packet, PacketType, Seq, ShareIndex};
 
 use crate::handshake::Sides;
-use crate::sealed::{INVITES, person};
+use crate::sealed::{EXPRESS, INVITES, person};
 use crate::shares::sealed;
 
 /// Lines of all types in the bar form, whose parameters are also those of the slash form.
@@ -495,7 +495,9 @@ pub(crate) fn sealed_structures() -> Vec<Vec<u8>> {
         receipts.octets().to_vec(),
         Rotation::sign(&alice, &bob, 1).octets().to_vec(),
         prekeys.encode().to_vec(),
+        EXPRESS.opening.octets().to_vec(),
     ];
+    seeds.extend(EXPRESS.pieces.iter().map(|piece| piece.to_vec()));
     seeds.extend(invites.iter().map(|invite| invite.octets().to_vec()));
     seeds.extend(members.iter().map(|member| member.octets().to_vec()));
     seeds

@@ -476,16 +476,18 @@ impl Core {
 
     /// Moves the shares of a carrier that was lost.
     pub(super) fn replace_carrier(&mut self, now: Instant, lost: NodeId) {
-        let affected: Vec<MessageId> = self
+        let mut affected: Vec<(u32, MessageId)> = self
             .spreads
             .values()
             .filter(|s| {
                 s.awaits(lost) || s.placement.iter().any(|(_, c)| c == Carrier::Member(lost))
             })
-            .map(|s| s.id)
+            .map(|s| (s.number, s.id))
             .collect();
+        // the receiver waits for the first of them
+        affected.sort_unstable();
         let mut outcome: BTreeMap<MessageId, (usize, usize)> = BTreeMap::new();
-        for message in affected {
+        for (_, message) in affected {
             let transfer = self.spreads.get(&message).map(|spread| spread.transfer);
             let (moved, left) = self.move_shares(now, message);
             if let Some(transfer) = transfer {
