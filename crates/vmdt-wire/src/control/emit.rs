@@ -350,6 +350,7 @@ impl<'a> Writer<'a> {
                 self.node("target", target)?;
             }
             Message::Receipts { receipts } => self.binary("receipts", receipts)?,
+            Message::ShareRepair { repair } => self.binary("repair", &repair.0)?,
             Message::Profile { id, profile } => {
                 self.node("id", id)?;
                 self.binary("profile", profile)?;

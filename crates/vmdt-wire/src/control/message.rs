@@ -222,6 +222,11 @@ pub enum Message {
         /// The signed statements.
         receipts: Vec<u8>,
     },
+    /// SHARE_REPAIR: holders remake a lost share among themselves, between nodes.
+    ShareRepair {
+        /// What is said.
+        repair: Opaque,
+    },
     /// PROFILE: a client's profile, as a reply or because it is new.
     Profile {
         /// Whose.
@@ -369,6 +374,7 @@ impl Message {
             Self::PutProfile { .. } => "PUT_PROFILE",
             Self::GetProfile { .. } => "GET_PROFILE",
             Self::Receipts { .. } => "RECEIPTS",
+            Self::ShareRepair { .. } => "SHARE_REPAIR",
             Self::Profile { .. } => "PROFILE",
             Self::CreateSealed { .. } => "CREATE_SEALED",
             Self::GetDescriptor { .. } => "GET_DESCRIPTOR",
@@ -467,6 +473,16 @@ pub struct SharePoolAdd {
 
 /// The most octets of [`SharePoolAdd::details`].
 pub const MAX_DETAILS: usize = 16 * 1024;
+
+/// Octets that may be secret: `Debug` shows how many there are.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Opaque(pub Vec<u8>);
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Opaque").field(&self.0.len()).finish()
+    }
+}
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
