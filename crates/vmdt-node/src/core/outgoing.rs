@@ -15,7 +15,7 @@ use vmdt_wire::{ClusterId, MessageId, NodeId};
 
 use super::envelope::{Envelope, Kind, MAX_ENVELOPE};
 use super::event::{Carried, Paths, Progress, Receipt, TransferError};
-use super::placement::{Carrier, Placement, PlacementError};
+use super::placement::{Carrier, Carriers, Placement, PlacementError};
 use super::seal::OutSeal;
 
 /// Octets of a share's digest: the first 16 of BLAKE3.
@@ -92,9 +92,21 @@ pub(crate) struct Spread {
     pub(crate) last: bool,
     /// Counts up whenever placement or active shares change.
     pub(crate) version: u32,
+    /// Where shares were when the server was lost: holders may have remade some since.
+    pub(crate) unseen: Option<Box<Announcement>>,
 }
 
 impl Spread {
+    /// The carriers that may be given a share now.
+    pub(crate) fn may_carry(&self, index: NonZeroU8, carriers: &Carriers) -> Carriers {
+        let mut carriers = carriers.clone();
+        if let Some(unseen) = &self.unseen {
+            let may = |id| vmdt_pool::repair::share::may_take(unseen, id, index);
+            carriers.members.retain(|member| may(member.id));
+        }
+        carriers
+    }
+
     /// What the sender tells holders and the receiver. Shares on the direct link or the server
     /// have the sender as their holder.
     pub(crate) fn announcement(&self, sender: NodeId) -> Announcement {
@@ -343,6 +355,7 @@ impl Outgoing {
             digests,
             last,
             version: 1,
+            unseen: None,
         };
         self.next = self.next.wrapping_add(1);
         self.offset += data.len() as u64;

@@ -259,12 +259,14 @@ impl Core {
             } if holder == from => {
                 let index = u8::try_from(index).ok().and_then(NonZeroU8::new);
                 if let Some((id, index)) = message.to_message_id().zip(index)
+                    && !self.note_remade(from, id, index)
                     && !self.is_unknown_to_us(now, from, id)
                 {
                     self.on_stored(from, id, index);
                 }
             }
             Message::Profile { id, profile } => self.on_profile(now, id, &profile),
+            Message::ShareRepair { repair } => self.on_repair(now, from, &repair.0),
             Message::Receipts { receipts } => self.on_receipts(from, &receipts),
             _ => self.stats.bad_lines += 1,
         }
@@ -345,7 +347,10 @@ impl Core {
                 Err(error) if from == ann.sender => {
                     self.tell_no_room(now, from, message, &error.to_string());
                 }
-                Err(_) => self.stats.refused_shares += 1,
+                Err(_) => {
+                    self.stats.refused_shares += 1;
+                    self.note_told(from, ann);
+                }
             }
             return;
         }
@@ -474,6 +479,9 @@ impl Core {
         index: NonZeroU8,
         octets: Bytes,
     ) {
+        if self.part_arrived(now, from, message, &octets) {
+            return;
+        }
         if self.labels.contains_key(&message) {
             self.collect(now, from, carrier, message, index, octets);
         } else if self.pool.announcement(message).is_some() {

@@ -507,6 +507,7 @@ impl Core {
                 .filter(|i| spread.placement.carrier(*i).is_none());
             let candidates: Vec<NonZeroU8> = gone.into_iter().chain(homeless).collect();
             for index in candidates {
+                let carriers = spread.may_carry(index, &carriers);
                 if let Ok(carrier) = spread.placement.relocate(index, &carriers) {
                     spread.version = spread.version.saturating_add(1);
                     spread.active.insert(index);
@@ -532,6 +533,7 @@ impl Core {
                 out.carried(carrier, octets);
             }
         }
+        self.tell_moved(now, message);
         self.hand_out(now, message);
         self.announce(now, message);
         count
@@ -552,6 +554,7 @@ impl Core {
         let Some(spread) = self.spreads.get_mut(&message) else {
             return;
         };
+        let carriers = spread.may_carry(index, &carriers);
         let moved = spread.placement.relocate(index, &carriers).is_ok();
         spread.version = spread.version.saturating_add(u32::from(moved));
         if let Some(own) = spread.shares.get_mut(&index) {
@@ -562,6 +565,7 @@ impl Core {
             own.not_before = (!moved).then(|| now + pause);
         }
         if moved {
+            self.tell_moved(now, message);
             self.announce(now, message);
             self.hand_out(now, message);
         }

@@ -120,6 +120,13 @@ impl Pool {
         entry.flat_map(|entry| entry.slots.keys().copied())
     }
 
+    /// The shares of a message that were ever placed, brought or remade here: what the privacy rule
+    /// counts.
+    pub fn ever(&self, message: MessageId) -> impl Iterator<Item = NonZeroU8> + '_ {
+        let entry = self.entries.get(&message).into_iter();
+        entry.flat_map(|entry| entry.ever.iter().copied())
+    }
+
     /// A share that is here and, in a durable pool, on disk.
     pub fn share(&self, message: MessageId, index: NonZeroU8) -> Option<&Bytes> {
         let slot = self.entries.get(&message)?.slots.get(&index)?;
