@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use data_encoding::BASE32_NOPAD;
+use vmdt_pool::repair::share::Remark;
 use vmdt_seal::announcement::{Placement, SealedDetails};
 use vmdt_seal::code::Code;
 use vmdt_seal::descriptor::Descriptor;
@@ -129,6 +130,9 @@ fn structures(data: &[u8], known: &[SecretIdentity]) {
             assert_eq!(again.octets(), data);
         }
         assert!(!list.replaces(&list));
+    }
+    if let Ok(remark) = Remark::parse(vmdt_wire::NodeId::EMPTY, data) {
+        assert_eq!(remark.octets(), data);
     }
     if let Ok(receipts) = Receipts::parse(data) {
         assert_eq!(receipts.octets(), data);

@@ -92,15 +92,20 @@ pub(crate) struct Spread {
     pub(crate) last: bool,
     /// Counts up whenever placement or active shares change.
     pub(crate) version: u32,
-    /// Where shares were when the server was lost: holders may have remade some since.
-    pub(crate) unseen: Option<Box<Announcement>>,
+    /// A share was moved.
+    pub(crate) relocated: bool,
+    /// Where shares were when the server was lost, and whether the receiver was away: holders may have
+    /// remade some since.
+    pub(crate) unseen: Option<(Box<Announcement>, bool)>,
 }
 
 impl Spread {
-    /// The carriers that may be given a share now.
-    pub(crate) fn may_carry(&self, index: NonZeroU8, carriers: &Carriers) -> Carriers {
+    /// The carriers that may be given a share now; `there` says that the receiver is.
+    pub(crate) fn may_carry(&self, index: NonZeroU8, carriers: &Carriers, there: bool) -> Carriers {
         let mut carriers = carriers.clone();
-        if let Some(unseen) = &self.unseen {
+        if let Some((unseen, away)) = &self.unseen
+            && (*away || !there)
+        {
             let may = |id| vmdt_pool::repair::share::may_take(unseen, id, index);
             carriers.members.retain(|member| may(member.id));
         }
@@ -355,6 +360,7 @@ impl Outgoing {
             digests,
             last,
             version: 1,
+            relocated: false,
             unseen: None,
         };
         self.next = self.next.wrapping_add(1);

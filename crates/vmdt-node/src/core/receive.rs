@@ -263,6 +263,7 @@ impl Core {
                     && !self.is_unknown_to_us(now, from, id)
                 {
                     self.on_stored(from, id, index);
+                    self.tell_moved(now, id);
                 }
             }
             Message::Profile { id, profile } => self.on_profile(now, id, &profile),

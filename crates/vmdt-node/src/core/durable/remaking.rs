@@ -53,6 +53,8 @@ const MAX_SETS: u32 = 12;
 const MAX_HELPED: usize = 16;
 const MAX_HELPED_ONE: usize = 4;
 const HELP_TIME: Duration = Duration::from_secs(30);
+/// Parts that a node makes between two looks.
+const MAX_PARTS: u32 = 32;
 /// Seeds that came before the new holder's word, in all and of one helper.
 const MAX_SEEDS: usize = 256;
 const MAX_SEEDS_OF_ONE: usize = 16;
@@ -99,6 +101,8 @@ pub(super) struct Remaking {
     moved: BTreeMap<Lost, NodeId>,
     taking: BTreeMap<Lost, Taking>,
     helping: BTreeMap<(MessageId, NodeId), Helping>,
+    /// Repairs that this node began to help with since it looked last.
+    parts: u32,
     seeds: BTreeMap<(MessageId, NodeId), (Seed, Instant)>,
     told: BTreeMap<NodeId, Announcement>,
     /// Messages that the application was told of.
@@ -139,7 +143,7 @@ impl Core {
     }
 
     /// Sets when to look next.
-    pub(super) fn look_again(&mut self, now: Instant) {
+    fn look_again(&mut self, now: Instant) {
         if let Some(durable) = &mut self.durable {
             let soon = durable.remaking.is_busy();
             let every = if soon { LOOK_SOON } else { LOOK_EVERY };
@@ -172,26 +176,36 @@ impl Core {
     /// from then on it gives members only what they may have as well.
     pub(in crate::core) fn lost_sight(&mut self) {
         let local = self.config.id;
-        if self.seal.is_some() && self.durable.is_some() {
-            for spread in self.spreads.values_mut() {
-                if spread.unseen.is_none() {
-                    spread.unseen = Some(Box::new(spread.announcement(local)));
-                }
+        let sealed = self
+            .spreads
+            .values()
+            .filter(|spread| !spread.details.is_empty());
+        let unseen: Vec<_> = sealed
+            .filter(|spread| spread.unseen.is_none())
+            .map(|spread| {
+                let mut ann = spread.announcement(local);
+                // as holders know it that help: shares became active at the most
+                ann.version = if spread.relocated { 2 } else { 1 };
+                (ann, !self.is_present(spread.to))
+            })
+            .collect();
+        for (ann, away) in unseen {
+            if let Some(spread) = self.spreads.get_mut(&ann.message) {
+                spread.unseen = Some((Box::new(ann), away));
             }
         }
     }
 
-    /// Shares of a message were moved: all of its holders are to know, as who does not would let a
-    /// member have more than it may.
+    /// All holders of a message whose shares were moved are to know of it, each once: who does not
+    /// would let a member have more than it may.
     pub(in crate::core) fn tell_moved(&mut self, now: Instant, message: MessageId) {
-        let kept = |durable: &super::Durable| durable.spreads.contains_key(&message);
-        if !self.durable.as_ref().is_some_and(kept) {
-            return;
-        }
         let Some(spread) = self.spreads.get(&message) else {
             return;
         };
         let version = spread.version;
+        if !spread.relocated || spread.details.is_empty() {
+            return;
+        }
         let add = crate::core::receive::add_line(&spread.announcement(self.config.id));
         for holder in spread.holders() {
             if self.is_present(holder) && self.peer(now, holder).tell(message, version) {
@@ -308,8 +322,10 @@ impl Core {
             return false;
         };
         let known = durable.remaking.led.get(&lost);
+        let led = &durable.remaking.led;
+        let waiting = led.values().filter(|lead| lead.again > now);
         if known.is_some_and(|lead| lead.again > now && self.is_here(lead.to))
-            || known.is_none() && durable.remaking.led.len() >= MAX_LED
+            || known.is_none() && (waiting.count() >= MAX_LED || led.len() >= MAX_REMEMBERED)
         {
             return false;
         }
@@ -417,7 +433,11 @@ impl Core {
             Remark::Help(plan) => self.help(now, plan),
             Remark::Seed { attempt, seed } => self.take_seed(now, from, attempt, seed),
         }
-        self.look_again(now);
+        if let Some(durable) = &mut self.durable {
+            // what begins is looked at soon; what is due already is not put off
+            let look_at = &mut durable.remaking.look_at;
+            *look_at = look_at.map(|at| at.min(now + LOOK_SOON));
+        }
     }
 
     /// What another holder tells of a message before it says what is to be done about it.
@@ -661,7 +681,8 @@ impl Core {
             .any(|(_, c)| c.member(ann.sender).is_some() && c.member(to).is_some());
         // this node's own view counts, and what the sender itself told it
         let lost = holder.is_some_and(|holder| holder != ann.sender && self.is_gone(now, holder));
-        if !lost || !self.is_gone(now, ann.sender) || !(member || to == local) {
+        let alone = self.is_gone(now, ann.sender) && !self.is_present(ann.receiver);
+        if !lost || !alone || !(member || to == local) {
             tracing::debug!(%to, "no help with a share that is not lost as seen from here");
             return;
         }
@@ -672,6 +693,7 @@ impl Core {
         let of_one = remaking.helping.keys().filter(|(_, other)| *other == to);
         if of_one.count() >= MAX_HELPED_ONE
             || remaking.helping.len() >= MAX_HELPED
+            || remaking.parts >= MAX_PARTS
             || remaking.helping.contains_key(&(plan.attempt, to))
         {
             return;
@@ -704,6 +726,7 @@ impl Core {
             let until = now + HELP_TIME;
             let helping = Helping { helper, until };
             remaking.helping.insert((attempt, to), helping);
+            remaking.parts += 1;
         }
         for (node, seed) in send {
             self.remark(now, node, &Remark::Seed { attempt, seed });
@@ -798,6 +821,7 @@ impl Core {
             return;
         };
         let remaking = &mut durable.remaking;
+        remaking.parts = 0;
         remaking.helping.retain(|_, helping| helping.until > now);
         remaking.seeds.retain(|_, (_, until)| *until > now);
         let known = |lost: &Lost| self.pool.announcement(lost.0).is_some();
