@@ -6,6 +6,7 @@ use bytes::Bytes;
 use data_encoding::BASE32_NOPAD;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
+use vmdt_pool::repair::share::Remark;
 use vmdt_seal::announcement::{Placement, SealedDetails};
 use vmdt_seal::code::Code as SpokenCode;
 use vmdt_seal::descriptor::Descriptor;
@@ -195,6 +196,9 @@ fn structures(data: &[u8], known: &[SecretIdentity]) {
             assert_eq!(again.octets(), data);
         }
         assert!(!list.replaces(&list));
+    }
+    if let Ok(remark) = Remark::parse(vmdt_wire::NodeId::EMPTY, data) {
+        assert_eq!(remark.octets(), data);
     }
     if let Ok(receipts) = Receipts::parse(data) {
         assert_eq!(receipts.octets(), data);

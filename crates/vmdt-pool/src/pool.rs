@@ -1,5 +1,6 @@
 //! The holder's machine.
 
+mod adopt;
 mod announce;
 mod persist;
 

@@ -6,10 +6,14 @@
 //! and the new holder run the [`key`] exchange, after which the new holder has its own point of the
 //! key and nobody has anything else: the key is never put together.
 //!
+//! Where the sender is away, holders do it among themselves: [`share`] remakes a whole share, point
+//! and body, and says who may have it.
+//!
 //! A remade share has the same octets as the lost one, and so the same digest: what does not match
 //! the announcement is not kept.
 
 pub mod key;
+pub mod share;
 
 use core::num::NonZeroU8;
 use std::collections::{BTreeMap, BTreeSet};

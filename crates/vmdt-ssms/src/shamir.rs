@@ -34,7 +34,7 @@ use zeroize::{DefaultIsZeroes, Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 mod renew;
 
-pub use renew::{contribution, refreshed, summed, zero_sharing};
+pub use renew::{contribution, refreshed, summand, summed, zero_sharing};
 
 use crate::dispersal::field;
 use crate::gf256::Lanes;

@@ -67,7 +67,7 @@ struct Readme;
 pub use self::control::{
     Caps, ClusterEntry, ClusterInfo, ClusterOptions, ContentType, EmitError, ErrorCode, Framing,
     Line, LineError, LineErrorKind, MAX_DETAILS, MAX_PARAMETERS, MAX_SHARES, MemberState, Message,
-    ShareEntry, SharePoolAdd,
+    Opaque, ShareEntry, SharePoolAdd,
 };
 pub use self::error::{IdError, PacketError, SegmentError, ShareIndexError};
 pub use self::framer::{DEFAULT_MAX_LINE, LineFramer, LineTooLong, RELAY_MAX_LINE};

@@ -15,7 +15,7 @@ use proptest::option;
 use proptest::prelude::*;
 use vmdt_wire::{
     Caps, ClusterEntry, ClusterId, ClusterInfo, ClusterOptions, ContentType, EmitError, ErrorCode,
-    Framing, Line, LineFramer, MemberState, Message, MessageName, NodeId, RELAY_MAX_LINE,
+    Framing, Line, LineFramer, MemberState, Message, MessageName, NodeId, Opaque, RELAY_MAX_LINE,
     ShareEntry, SharePoolAdd,
 };
 
@@ -171,6 +171,9 @@ fn sealed() -> impl Strategy<Value = Message> {
         (node(), binary()).prop_map(|(client, profile)| Message::PutProfile { client, profile }),
         (node(), node()).prop_map(|(client, target)| Message::GetProfile { client, target }),
         binary().prop_map(|receipts| Message::Receipts { receipts }),
+        binary().prop_map(|octets| Message::ShareRepair {
+            repair: Opaque(octets)
+        }),
         (node(), binary()).prop_map(|(id, profile)| Message::Profile { id, profile }),
         (node(), binary(), binary()).prop_map(|(client, descriptor, membership)| {
             Message::CreateSealed {

@@ -376,6 +376,7 @@ fn not_for_server(message: &Message) -> Refusal {
         | Message::SharePoolClaim { .. }
         | Message::SharePoolAck { .. }
         | Message::SharePoolStored { .. }
+        | Message::ShareRepair { .. }
         | Message::SharePoolUnfreeze { .. }
         | Message::SharePoolRemove { .. } => "members send it to each other",
         _ => "a server sends it",

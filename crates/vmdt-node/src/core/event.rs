@@ -147,7 +147,8 @@ pub enum Event {
         /// Who was to bring it.
         holder: NodeId,
     },
-    /// Shares of a transfer whose carrier was lost were given to others.
+    /// Shares of a transfer whose carrier was lost were given to others. At a holder: they were remade
+    /// while the sender is away, here or at a member that this node told to.
     Repaired {
         /// The transfer.
         id: MessageId,
@@ -155,7 +156,8 @@ pub enum Event {
         shares: usize,
     },
     /// Shares of a transfer whose carrier was lost have no other that may take them: it goes on with
-    /// fewer to spare.
+    /// fewer to spare. At a holder, once for each message: they cannot be remade, as fewer than k are
+    /// left or no member may have them.
     Degraded {
         /// The transfer.
         id: MessageId,

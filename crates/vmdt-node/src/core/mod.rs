@@ -712,6 +712,7 @@ impl Core {
             }
             MemberEvent::Push(message) => self.on_push(now, message),
             MemberEvent::Disconnected { reason, retry_in } => {
+                self.lost_sight();
                 self.event(Event::ServerLost {
                     reason: reason.to_string(),
                     retry_in,

@@ -16,7 +16,7 @@ use vmdt_wire::{ClusterId, MessageId, NodeId};
 use super::envelope::{Envelope, Kind, MAX_ENVELOPE};
 use super::event::{Carried, Paths, Progress, Receipt, TransferError};
 use super::group::{GroupSpread, OutGroup};
-use super::placement::{Carrier, Placement, PlacementError};
+use super::placement::{Carrier, Carriers, Placement, PlacementError};
 use super::seal::OutSeal;
 
 /// Octets of a share's digest: the first 16 of BLAKE3.
@@ -95,9 +95,26 @@ pub(crate) struct Spread {
     pub(crate) last: bool,
     /// Counts up whenever placement or active shares change.
     pub(crate) version: u32,
+    /// A share was moved.
+    pub(crate) relocated: bool,
+    /// Where shares were when the server was lost, and whether the receiver was away: holders may have
+    /// remade some since.
+    pub(crate) unseen: Option<(Box<Announcement>, bool)>,
 }
 
 impl Spread {
+    /// The carriers that may be given a share now; `there` says that the receiver is.
+    pub(crate) fn may_carry(&self, index: NonZeroU8, carriers: &Carriers, there: bool) -> Carriers {
+        let mut carriers = carriers.clone();
+        if let Some((unseen, away)) = &self.unseen
+            && (*away || !there)
+        {
+            let may = |id| vmdt_pool::repair::share::may_take(unseen, id, index);
+            carriers.members.retain(|member| may(member.id));
+        }
+        carriers
+    }
+
     /// What the sender tells holders and the receiver. Shares on the direct link or the server
     /// have the sender as their holder.
     pub(crate) fn announcement(&self, sender: NodeId) -> Announcement {
@@ -405,6 +422,8 @@ impl Outgoing {
             digests,
             last,
             version: 1,
+            relocated: false,
+            unseen: None,
         };
         self.next = self.next.wrapping_add(1);
         self.offset += data.len() as u64;

@@ -277,12 +277,15 @@ impl Core {
             } if holder == from => {
                 let index = u8::try_from(index).ok().and_then(NonZeroU8::new);
                 if let Some((id, index)) = message.to_message_id().zip(index)
+                    && !self.note_remade(from, id, index)
                     && !self.is_unknown_to_us(now, from, id)
                 {
                     self.on_stored(from, id, index);
+                    self.tell_moved(now, id);
                 }
             }
             Message::Profile { id, profile } => self.on_profile(now, id, &profile),
+            Message::ShareRepair { repair } => self.on_repair(now, from, &repair.0),
             Message::Receipts { receipts } => self.on_receipts(from, &receipts),
             Message::ExpressOpen { opening } => self.on_express_open(now, from, &opening),
             Message::ExpressOk { id } => self.on_express_ok(from, id),
@@ -376,7 +379,10 @@ impl Core {
                     self.tell_no_room(now, from, message, &error.to_string());
                 }
                 Err(_) if receives => {}
-                Err(_) => self.stats.refused_shares += 1,
+                Err(_) => {
+                    self.stats.refused_shares += 1;
+                    self.note_told(from, ann.clone());
+                }
             }
         }
         if !receives {
@@ -515,6 +521,9 @@ impl Core {
         index: NonZeroU8,
         octets: Bytes,
     ) {
+        if self.part_arrived(now, from, message, &octets) {
+            return;
+        }
         if self.labels.contains_key(&message) {
             self.keep_for_others(now, from, message, index, &octets);
             self.collect(now, from, carrier, message, index, octets);

@@ -532,6 +532,7 @@ impl Core {
             .map(|(index, _)| index)
             .collect();
         let lost = gone.len();
+        let there = self.is_present(spread.to);
         let mut moved = Vec::new();
         if let Some(spread) = self.spreads.get_mut(&message) {
             // shares that had no place at first may have one now
@@ -542,8 +543,10 @@ impl Core {
                 .filter(|i| spread.placement.carrier(*i).is_none());
             let candidates: Vec<NonZeroU8> = gone.into_iter().chain(homeless).collect();
             for index in candidates {
+                let carriers = spread.may_carry(index, &carriers, there);
                 if let Ok(carrier) = spread.placement.relocate(index, &carriers) {
                     spread.version = spread.version.saturating_add(1);
+                    spread.relocated = true;
                     spread.active.insert(index);
                     if let Some(own) = spread.shares.get_mut(&index) {
                         own.sent = false;
@@ -567,6 +570,7 @@ impl Core {
                 out.carried(carrier, octets);
             }
         }
+        self.tell_moved(now, message);
         self.hand_out(now, message);
         self.announce(now, message);
         count
@@ -584,11 +588,14 @@ impl Core {
         if let Some(Carrier::Member(holder)) = spread.placement.carrier(index) {
             carriers.members.retain(|m| m.id != holder);
         }
+        let there = self.is_present(spread.to);
         let Some(spread) = self.spreads.get_mut(&message) else {
             return;
         };
+        let carriers = spread.may_carry(index, &carriers, there);
         let moved = spread.placement.relocate(index, &carriers).is_ok();
         spread.version = spread.version.saturating_add(u32::from(moved));
+        spread.relocated |= moved;
         if let Some(own) = spread.shares.get_mut(&index) {
             own.sent = false;
             // it may have room later, if nobody else has now
@@ -597,6 +604,7 @@ impl Core {
             own.not_before = (!moved).then(|| now + pause);
         }
         if moved {
+            self.tell_moved(now, message);
             self.announce(now, message);
             self.hand_out(now, message);
         }

@@ -69,6 +69,35 @@ pub fn contribution(
     new: NonZeroU8,
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Vec<KeyShare>, CombineError> {
+    let own = summand(share, helpers, new)?;
+    let mut left = Zeroizing::new(own.lanes());
+    let mut parts = Vec::with_capacity(helpers.len());
+    for &helper in helpers {
+        let mut part = Zeroizing::new(Lanes::default());
+        if parts.len() + 1 == helpers.len() {
+            *part = *left;
+        } else {
+            let mut drawn = Zeroizing::new(Octets::<KEY_LEN>::default());
+            rng.fill_bytes(&mut drawn.0);
+            *part = Lanes::from_octets(&drawn.0);
+            left.add(&part);
+        }
+        parts.push(KeyShare::of(helper, &part));
+    }
+    Ok(parts)
+}
+
+/// One helper's summand of the interpolation at `new`: the sum of all helpers' is the new point.
+/// It gives the helper's own point away and has to be masked before it leaves.
+///
+/// # Errors
+///
+/// As [`contribution`].
+pub fn summand(
+    share: &KeyShare,
+    helpers: &[NonZeroU8],
+    new: NonZeroU8,
+) -> Result<KeyShare, CombineError> {
     if helpers.len() < 2 {
         return Err(CombineError::TooFew {
             given: helpers.len(),
@@ -88,21 +117,8 @@ pub fn contribution(
             expected: new,
         })?;
     let own = Zeroizing::new(Lanes::from_octets(&share.value.0));
-    let mut left = Zeroizing::new(own.times_public(weight));
-    let mut parts = Vec::with_capacity(helpers.len());
-    for &helper in helpers {
-        let mut part = Zeroizing::new(Lanes::default());
-        if parts.len() + 1 == helpers.len() {
-            *part = *left;
-        } else {
-            let mut drawn = Zeroizing::new(Octets::<KEY_LEN>::default());
-            rng.fill_bytes(&mut drawn.0);
-            *part = Lanes::from_octets(&drawn.0);
-            left.add(&part);
-        }
-        parts.push(KeyShare::of(helper, &part));
-    }
-    Ok(parts)
+    let own = Zeroizing::new(own.times_public(weight));
+    Ok(KeyShare::of(new, &own))
 }
 
 /// The sum of parts, for the holder `index`: at a helper, of the parts it received; at the new

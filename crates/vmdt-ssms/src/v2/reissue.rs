@@ -18,6 +18,10 @@
 //! share made again without a refresh is the one that was lost, octet for octet, and the manifest
 //! holds as it is; so the share of a holder that is no longer trusted calls for a refresh first.
 //!
+//! Where no new holder may see k bodies either, each helper makes its summand of point and body
+//! alike ([`Share::summand`]), masks it so that only the sum of all can be read, and the new holder
+//! makes its share of that sum ([`Share::from_sum`]).
+//!
 //! Nobody who does this sees the key. What it rests on: a digest is taken from its holder on trust,
 //! and a holder who publishes that of a wrong point spoils every opening that uses its share: it
 //! fails with [`OpenError::KeyCommitment`](super::OpenError::KeyCommitment). Old and new manifest
@@ -28,13 +32,15 @@ use core::num::NonZeroU8;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
 use super::digest::{self, Digest};
 use super::error::{ShareFault, ShareRefused};
 use super::manifest::{Form, Manifest};
 use super::share::Share;
 use crate::dispersal::{Code, CodeError};
-use crate::shamir::{CombineError, KeyShare};
+use crate::shamir::{self, CombineError, KeyShare};
+use crate::share::KEY_LEN;
 
 /// Why a manifest was not issued anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +80,9 @@ pub enum RebuildError {
     /// The bodies are not those of the manifest: one at least was altered.
     #[error("the bodies are not those of the manifest")]
     Content,
+    /// The share is not one of those that are to be combined.
+    #[error(transparent)]
+    Points(#[from] CombineError),
 }
 
 impl Manifest {
@@ -223,6 +232,78 @@ impl Share {
             index: Some(index),
             fault,
         })
+    }
+
+    /// What this share adds to share `new` when those of `helpers`, exactly k, are combined: the
+    /// sum of all helpers' summands, octet by octet in GF(2^8) and so by exclusive or, is what
+    /// [`Share::from_sum`] takes. A summand gives its share away and has to be masked.
+    ///
+    /// # Errors
+    ///
+    /// [`RebuildError`]: not k different helpers, or this share is none of them or `new` itself.
+    pub fn summand(
+        &self,
+        manifest: &Manifest,
+        helpers: &[NonZeroU8],
+        new: NonZeroU8,
+    ) -> Result<Zeroizing<Vec<u8>>, RebuildError> {
+        let code = Code::new(manifest.threshold);
+        let recovery = code.recovery(helpers, &[new])?;
+        let point = shamir::summand(&self.point(), helpers, new)?;
+        let len = self.body().len();
+        let mut out = Zeroizing::new(alloc::vec![0; KEY_LEN + len]);
+        let (key, body) = out.split_at_mut(KEY_LEN);
+        key.copy_from_slice(point.value());
+        match manifest.form {
+            // all have the same: one adds it
+            Form::Replicated if helpers.iter().min() == Some(&self.index()) => {
+                body.copy_from_slice(self.body());
+            }
+            Form::Replicated => {}
+            Form::Dispersed => {
+                let none = alloc::vec![0; len];
+                let present: Vec<&[u8]> = helpers
+                    .iter()
+                    .map(|helper| match *helper == self.index() {
+                        true => &self.body()[..],
+                        false => &none[..],
+                    })
+                    .collect();
+                recovery.apply(&present, &mut [body])?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// The share that summands add up to. As with [`Share::from_point`], what it is worth turns out
+    /// when its digest is compared with the manifest's.
+    ///
+    /// # Errors
+    ///
+    /// [`ShareFault::Index`] and [`ShareFault::BodyLength`] in a [`ShareRefused`].
+    pub fn from_sum(
+        manifest: &Manifest,
+        index: NonZeroU8,
+        sum: &[u8],
+    ) -> Result<Share, ShareRefused> {
+        let Some((point, body)) = sum.split_first_chunk::<KEY_LEN>() else {
+            let fault = ShareFault::Truncated {
+                given: sum.len(),
+                needed: KEY_LEN,
+            };
+            return Err(ShareRefused {
+                index: Some(index),
+                fault,
+            });
+        };
+        let point = KeyShare::new(index, point);
+        Share::from_point(manifest, &point, Bytes::copy_from_slice(body))
+    }
+
+    /// Octets of a summand, and of a sum of them.
+    #[must_use]
+    pub fn sum_len(manifest: &Manifest) -> usize {
+        KEY_LEN + manifest.body_len()
     }
 
     /// The share's digest, as a manifest lists it. It hides the key share as well as BLAKE3 hides

@@ -352,6 +352,7 @@ impl<'a> Writer<'a> {
             Message::Receipts { receipts } => self.binary("receipts", receipts)?,
             Message::ExpressOpen { opening } => self.binary("opening", opening)?,
             Message::ExpressOk { id } => self.display("id", id),
+            Message::ShareRepair { repair } => self.binary("repair", &repair.0)?,
             Message::Profile { id, profile } => {
                 self.node("id", id)?;
                 self.binary("profile", profile)?;

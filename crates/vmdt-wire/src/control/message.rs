@@ -232,6 +232,11 @@ pub enum Message {
         /// The opening's id.
         id: u32,
     },
+    /// SHARE_REPAIR: holders remake a lost share among themselves, between nodes.
+    ShareRepair {
+        /// What is said.
+        repair: Opaque,
+    },
     /// PROFILE: a client's profile, as a reply or because it is new.
     Profile {
         /// Whose.
@@ -381,6 +386,7 @@ impl Message {
             Self::Receipts { .. } => "RECEIPTS",
             Self::ExpressOpen { .. } => "EXPRESS_OPEN",
             Self::ExpressOk { .. } => "EXPRESS_OK",
+            Self::ShareRepair { .. } => "SHARE_REPAIR",
             Self::Profile { .. } => "PROFILE",
             Self::CreateSealed { .. } => "CREATE_SEALED",
             Self::GetDescriptor { .. } => "GET_DESCRIPTOR",
@@ -479,6 +485,16 @@ pub struct SharePoolAdd {
 
 /// The most octets of [`SharePoolAdd::details`].
 pub const MAX_DETAILS: usize = 16 * 1024;
+
+/// Octets that may be secret: `Debug` shows how many there are.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Opaque(pub Vec<u8>);
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Opaque").field(&self.0.len()).finish()
+    }
+}
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -77,7 +77,7 @@ pub use self::code::{ErrorCode, UnknownCode};
 pub use self::error::{EmitError, Excerpt, LineError, LineErrorKind};
 pub use self::message::{
     ClusterEntry, ContentType, MAX_BINARY, MAX_CODE_NUMBER, MAX_DETAILS, MemberState, Message,
-    ShareEntry, SharePoolAdd,
+    Opaque, ShareEntry, SharePoolAdd,
 };
 pub use self::value::{Caps, ClusterInfo, ClusterOptions};
 

@@ -10,7 +10,7 @@ use super::params::{Param, Params};
 use super::{
     Caps, ClusterEntry, ClusterInfo, ClusterOptions, ContentType, ErrorCode, Excerpt, Framing,
     Line, LineError, LineErrorKind, MAX_BINARY, MAX_CODE_NUMBER, MAX_DETAILS, MAX_PARAMETERS,
-    MAX_SHARES, MemberState, Message, SLASH_START, ShareEntry, SharePoolAdd,
+    MAX_SHARES, MemberState, Message, Opaque, SLASH_START, ShareEntry, SharePoolAdd,
 };
 use crate::id::NodeId;
 
@@ -314,6 +314,9 @@ fn sealed(word: &str, params: &mut Params<'_>) -> Result<Option<Message>, LineEr
         },
         "EXPRESS_OK" => Message::ExpressOk {
             id: params.required("id")?.wide_number()?,
+        },
+        "SHARE_REPAIR" => Message::ShareRepair {
+            repair: Opaque(binary(params, "repair")?),
         },
         "PROFILE" => Message::Profile {
             id: params.required("id")?.id()?,

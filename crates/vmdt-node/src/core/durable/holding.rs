@@ -69,7 +69,11 @@ impl Core {
             .messages()
             .filter(own)
             .filter(|ann| after.is_none_or(|after| ann.message > after))
-            .flat_map(|ann| ann.placed_at(local).map(|i| (ann.sender, ann.message, i)))
+            .flat_map(|ann| {
+                self.pool
+                    .indices(ann.message)
+                    .map(|i| (ann.sender, ann.message, i))
+            })
             .take(MAX_NOTES)
             .collect();
         if let Some(durable) = self.durable.as_mut().filter(|_| only.is_none()) {
@@ -104,6 +108,7 @@ impl Core {
     /// Repairs, and asks about what has been held for long.
     pub(in crate::core) fn look_after_shares(&mut self, now: Instant) {
         self.repair(now);
+        self.look_for_lost(now);
         if self.notes_at().is_none_or(|at| at > now) {
             return;
         }
@@ -164,13 +169,19 @@ impl Core {
                 message,
                 index,
                 from,
-            } => self.confirm_stored(now, message, index, from),
+            } => {
+                self.remade_stored(now, message, index);
+                self.confirm_stored(now, message, index, from);
+            }
             PoolEvent::StoreFailed {
                 message,
+                index,
                 from,
                 reason,
-                ..
-            } => self.tell_no_room(now, from, message, &reason.to_string()),
+            } => {
+                self.remade_lost(message, index);
+                self.tell_no_room(now, from, message, &reason.to_string());
+            }
             _ => {}
         }
     }

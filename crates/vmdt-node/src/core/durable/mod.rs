@@ -17,6 +17,7 @@
 mod arriving;
 mod holding;
 pub(crate) mod records;
+mod remaking;
 mod repairing;
 mod restore;
 mod sending;
@@ -143,6 +144,8 @@ pub(crate) struct Durable {
     watch: Watch,
     /// Those that have.
     gone: BTreeSet<NodeId>,
+    /// Repairs among holders.
+    remaking: remaking::Remaking,
 }
 
 impl Durable {
@@ -172,6 +175,7 @@ impl Durable {
             notes_after: None,
             watch: Watch::new(grace),
             gone: BTreeSet::new(),
+            remaking: remaking::Remaking::new(anchor.at),
         }
     }
 
@@ -217,6 +221,7 @@ impl Core {
         let pause = durable.pause.filter(|_| durable.out.is_none());
         let watch = durable.watch.poll_timeout();
         let all = pause.into_iter().chain(self.notes_at()).chain(watch);
+        let all = all.chain(self.remaking_at());
         all.min()
     }
 

@@ -1,11 +1,9 @@
 //! Repair: shares whose holder is gone are made good at another one.
 //!
-//! Who may do it is the sender alone, in whose memory or source the content is: it places the same
-//! shares elsewhere, or seals the segment anew. So the key is never in one place but the sender's;
-//! the exchange of `vmdt_pool::repair::key`, by which holders could do it among themselves without
-//! putting the key together, is not spoken between nodes. While nobody waits for the shares, a holder
-//! that has them on disk is given a grace period to come back; without the sender nothing is
-//! repaired, and n - k holders may be lost.
+//! A sender that is there does it alone: in its memory or source the content is, and it places the
+//! same shares elsewhere, or seals the segment anew. While nobody waits for the shares, a holder that
+//! has them on disk is given a grace period to come back. While the sender is away, holders remake
+//! what is lost among themselves ([`remaking`](super::remaking)).
 
 use std::collections::BTreeSet;
 use std::time::Instant;
