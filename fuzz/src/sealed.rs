@@ -330,7 +330,7 @@ mod tests {
     fn a_mended_signature_is_the_one_that_was_made() {
         let signed = crate::seeds::sealed_structures()
             .into_iter()
-            .filter(|seed| seed[0] != b'K');
+            .filter(|seed| seed[0] != b'K' && !EXPRESS.pieces.contains(&seed[..].to_vec().into()));
         for seed in signed {
             let mut broken = seed.clone();
             let from = broken.len() - SIGNATURE_LEN;
