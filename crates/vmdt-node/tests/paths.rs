@@ -210,14 +210,6 @@ fn pause_when_a_path_dies(seed: u64) -> Duration {
     let mut w = cluster(seed, 4, (4, 3), link(20_000_000, 0.0), |_| {});
     let whole = content(8 << 20);
     let id = w.send(0, 1, Some("f"), whole.clone()).unwrap();
-    let received = |w: &World| {
-        let progress = w.hosts[1].events.iter().rev().find_map(|e| match e {
-            vmdt_node::Event::FileProgress { received, .. } => Some(*received),
-            vmdt_node::Event::FileReceived { size, .. } => Some(*size),
-            _ => None,
-        });
-        progress.unwrap_or(0)
-    };
     w.run_until(Duration::from_secs(60), |w| received(w) > 2 << 20)
         .unwrap();
     w.block_pair(0, 2);
@@ -340,4 +332,79 @@ fn demanded_networks_that_are_not_there_refuse_a_message() {
         let sent = w.send(0, 1, None, content(1_000));
         assert_eq!(sent.is_ok(), fits, "{sent:?}");
     }
+}
+
+/// Octets of a file that its receiver has.
+fn received(w: &World) -> u64 {
+    let progress = w.hosts[1].events.iter().rev().find_map(|e| match e {
+        vmdt_node::Event::FileProgress { received, .. } => Some(*received),
+        vmdt_node::Event::FileReceived { size, .. } => Some(*size),
+        _ => None,
+    });
+    progress.unwrap_or(0)
+}
+
+#[test]
+fn when_the_direct_path_dies_lines_make_a_detour_through_the_server() {
+    for seed in 0..4 {
+        let mut w = cluster(seed, 4, (3, 2), link(10_000_000, 0.0), |_| {});
+        let id = w.send(0, 1, Some("f"), content(16 << 20)).unwrap();
+        w.run_until(Duration::from_secs(60), |w| received(w) > 2 << 20)
+            .unwrap();
+        assert_eq!(stats(&w, 0).relayed_datagrams, 0);
+        w.block_pair(0, 1);
+        let (mut longest, mut last, begun) = (Duration::ZERO, w.now(), w.now());
+        while w.now() < begun + Duration::from_secs(3) {
+            let before = received(&w);
+            w.run_until(Duration::from_secs(60), |w| received(w) > before)
+                .unwrap();
+            longest = longest.max(w.now() - last);
+            last = w.now();
+        }
+        println!("seed {seed}: the longest pause was {longest:?}");
+        assert!(longest <= RTT * 12, "seed {seed}: {longest:?}");
+        let sent = |w: &World| stats(w, 0).relayed_datagrams + stats(w, 1).relayed_datagrams;
+        assert!(sent(&w) > 0);
+        // the session was not given up, and stops the detour when the path is back
+        w.heal();
+        w.run_for(RTT * 10);
+        let before = sent(&w);
+        w.run_until(Duration::from_secs(60), |w| {
+            w.hosts[0].done.contains_key(&id)
+        })
+        .unwrap();
+        w.hosts[0].done[&id].as_ref().unwrap();
+        assert_eq!(sent(&w), before, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_direct_path_that_stays_dead_is_given_up_for_one_through_the_server() {
+    let mut w = cluster(5, 4, (3, 2), link(10_000_000, 0.0), |_| {});
+    w.send(0, 1, Some("f"), content(4 << 20)).unwrap();
+    w.run_until(Duration::from_secs(60), |w| received(w) > 1 << 20)
+        .unwrap();
+    w.block_pair(0, 1);
+    w.run_for(Duration::from_secs(20));
+    assert!(received(&w) == 4 << 20, "{}", received(&w));
+    let id = w.send(0, 1, None, content(100)).unwrap();
+    w.run_until(Duration::from_secs(60), |w| {
+        w.hosts[0].done.contains_key(&id)
+    })
+    .unwrap();
+    w.hosts[0].done[&id].as_ref().unwrap();
+}
+
+#[test]
+fn without_leave_to_use_the_server_there_is_no_detour() {
+    let mut w = cluster(6, 4, (3, 2), link(10_000_000, 0.0), |config| {
+        config.set_allow_relay(false);
+    });
+    w.send(0, 1, Some("f"), content(16 << 20)).unwrap();
+    w.run_until(Duration::from_secs(60), |w| received(w) > 2 << 20)
+        .unwrap();
+    w.block_pair(0, 1);
+    w.run_for(Duration::from_secs(2));
+    assert_eq!(stats(&w, 0).relayed_datagrams, 0);
+    assert_eq!(stats(&w, 1).relayed_datagrams, 0);
 }

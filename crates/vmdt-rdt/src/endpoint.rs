@@ -369,6 +369,14 @@ impl Endpoint {
         Some(self.session(slot)?.state())
     }
 
+    /// Where the session with `peer` sends to; `None` without one that is established.
+    #[must_use]
+    pub fn address(&self, peer: NodeId) -> Option<SocketAddr> {
+        let session = self.session(*self.by_peer.get(&peer)?)?;
+        let established = session.state() == SessionState::Established;
+        established.then(|| session.address())
+    }
+
     /// Counters and gauges of the session with `peer`.
     #[must_use]
     pub fn stats(&self, peer: NodeId) -> Option<PathStats> {

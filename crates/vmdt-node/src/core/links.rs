@@ -381,6 +381,7 @@ impl Core {
             E::ConnectFailed { peer, .. } => self.path_lost(now, peer),
             E::Closed { peer, reason } => match reason {
                 CloseReason::Unresponsive => self.path_lost(now, peer),
+                CloseReason::Local if self.silent.remove(&peer) => self.path_lost(now, peer),
                 CloseReason::Replaced => {
                     // it started anew: what it held is gone
                     self.session_over(now, peer, true);

@@ -13,6 +13,7 @@
 
 mod clusters;
 mod config;
+mod detour;
 mod durable;
 mod envelope;
 mod event;
@@ -287,6 +288,10 @@ pub struct Core {
     looked_at: Option<Instant>,
     seal: Option<Seal>,
     relayed_peers: relay::RelayedPeers,
+    /// Peers whose session makes a detour.
+    detours: BTreeSet<NodeId>,
+    /// Peers whose direct session was closed since nothing comes directly.
+    silent: BTreeSet<NodeId>,
     receipts: receipts::Receipts,
     petnames: keys::Petnames,
     durable: Option<durable::Durable>,
@@ -369,6 +374,8 @@ impl Core {
             looked_at: None,
             seal,
             relayed_peers: relay::RelayedPeers::default(),
+            detours: BTreeSet::new(),
+            silent: BTreeSet::new(),
             receipts: receipts::Receipts::default(),
             petnames: keys::Petnames::default(),
             durable: None,
@@ -545,6 +552,7 @@ impl Core {
         loop {
             while let Some(transmit) = self.rdt.poll_transmit(now, buf) {
                 if !self.relay_datagram(now, &transmit, buf) {
+                    self.detour_datagram(now, &transmit, buf);
                     return Some(transmit);
                 }
             }

@@ -128,6 +128,8 @@ pub(crate) struct Peer {
     told: BTreeMap<MessageId, u32>,
     /// Whether it answers.
     pub(crate) pulse: super::rating::Pulse,
+    /// Its session makes a detour, as long as its direct path is silent.
+    pub(crate) detour: Option<super::detour::Detour>,
     /// How long after they are expected its shares come, smoothed, and the mean deviation.
     pub(crate) lag: Option<(Duration, Duration)>,
     /// How many shares beyond k its messages take, for the k and n they were last sent with.
@@ -157,6 +159,7 @@ impl Peer {
             sent: BTreeMap::new(),
             told: BTreeMap::new(),
             pulse: super::rating::Pulse::default(),
+            detour: None,
             lag: None,
             redundancy: None,
             bad_pieces: 0,
@@ -286,6 +289,7 @@ impl Peer {
         self.sent.clear();
         self.told.clear();
         self.pulse = super::rating::Pulse::default();
+        self.detour = None;
         self.arriving.clear();
         self.arriving_octets = 0;
         self.fair = Fair::default();

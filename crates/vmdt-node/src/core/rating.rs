@@ -40,6 +40,10 @@ const PACKET: usize = 1_200;
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     received: u64,
+    /// Packets of the session that came by a detour.
+    detoured: u64,
+    /// Something came directly since the detour began.
+    direct: bool,
     probes: u64,
     /// Nothing comes back although it is asked for.
     pub(crate) suspect: bool,
@@ -61,8 +65,10 @@ impl Pulse {
             self.lately = Some(self.lately.map_or(part, |old| old * 0.5 + part * 0.5));
             self.counted = (sent, lost);
         }
-        if stats.packets_received != self.received {
-            self.received = stats.packets_received;
+        let received = stats.packets_received.saturating_sub(self.detoured);
+        if received != self.received {
+            self.received = received;
+            self.direct = true;
             self.probes = stats.probe_timeouts;
             self.suspect = false;
             return false;
@@ -74,6 +80,22 @@ impl Pulse {
         };
         let silent = stats.probe_timeouts.saturating_sub(self.probes) >= enough;
         silent && !std::mem::replace(&mut self.suspect, true)
+    }
+
+    /// So many packets of the session came by its detour.
+    pub(crate) fn by_detour(&mut self, packets: u64) {
+        self.detoured += packets;
+    }
+
+    /// A detour begins, when so many packets have come in all.
+    pub(crate) fn begin_detour(&mut self, received: u64) {
+        self.received = received.saturating_sub(self.detoured);
+        self.direct = false;
+    }
+
+    /// Whether something has come directly since the detour began.
+    pub(crate) fn has_come_directly(&self) -> bool {
+        self.direct
     }
 }
 
@@ -342,9 +364,11 @@ impl Core {
             self.stats.late_paths += 1;
             self.reputation.failure(now, id);
             self.event(Event::PathLate { peer: id });
+            self.begin_detour(now, id);
             self.collector.holder_lost(now, id);
             self.replace_carrier(now, id);
         }
+        self.look_at_detours(now);
     }
 
     /// Tells the collector what the ways from these holders can do.

@@ -111,8 +111,10 @@ impl Core {
             self.stats.bad_lines += 1;
             return;
         }
-        let address = self.relayed_peers.address(from);
-        self.rdt.handle_datagram(now, address, Bytes::from(octets));
+        if let Some(octets) = self.on_detoured(now, from, Bytes::from(octets)) {
+            let address = self.relayed_peers.address(from);
+            self.rdt.handle_datagram(now, address, octets);
+        }
     }
 
     // ---- profiles

@@ -566,6 +566,10 @@ impl Session {
         self.peer
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn local_id(&self) -> NonZeroU32 {
         self.local_id
     }
