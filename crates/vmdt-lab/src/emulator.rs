@@ -31,6 +31,9 @@ const SPIN: Duration = Duration::from_micros(60);
 const READ_BATCH: usize = 32;
 const PACKET: usize = 65_536;
 
+/// The emulator's real-time priority: above whom it carries packets for.
+const PRIORITY: u8 = 20;
+
 /// Asks for real-time priority for the calling thread; whether the system gave it.
 pub(crate) fn realtime(priority: u8) -> bool {
     let Ok(priority) = priority.try_into() else {
@@ -132,7 +135,7 @@ impl Emulator {
             .name("emulator".to_owned())
             .spawn(move || {
                 let _ = nix::sys::prctl::set_timerslack(1);
-                let _ = started.send(realtime(20));
+                let _ = started.send(realtime(PRIORITY));
                 run(&theirs, &devices, &stopped);
             })?;
         let realtime = outcome

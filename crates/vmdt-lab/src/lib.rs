@@ -34,6 +34,9 @@ pub mod emulator;
 pub mod fabric;
 pub mod figures;
 pub mod host;
+mod left_out;
+mod loopback;
+pub mod measure;
 pub mod pcap;
 pub mod peers;
 #[cfg(feature = "peers")]
