@@ -28,6 +28,7 @@
 //! ```
 #![cfg(target_os = "linux")]
 
+pub mod answers;
 pub mod check;
 pub mod clock;
 pub mod emulator;
@@ -45,4 +46,5 @@ pub mod process;
 pub mod record;
 pub mod report;
 pub mod run;
+mod setting;
 pub mod world;

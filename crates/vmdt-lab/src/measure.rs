@@ -18,7 +18,7 @@ use crate::figures::{self, Cell, Effort, Figure, PATHS, RELAYS};
 use crate::record::{self, Conditions, Record, Row};
 use crate::run::{Common, Contender, Outcome, Workload, content, settle};
 use crate::world::World;
-use crate::{clock, emulator, left_out, loopback};
+use crate::{clock, emulator, left_out, loopback, setting};
 
 /// Measurements made at once unless told otherwise. They mostly wait for the emulated network;
 /// see the crate's README for what more of them do to the packets' punctuality.
@@ -27,7 +27,7 @@ pub const JOBS: usize = 4;
 /// due.
 pub const MAX_JOBS: usize = 16;
 /// How often a disturbed measurement is made again.
-const REPEATS: u64 = 2;
+pub(crate) const REPEATS: u64 = 2;
 /// Packets later than 200 us, as a part of all, above which a measurement is made again.
 const LATE: f64 = 0.01;
 /// A packet this late makes a short measurement be made again: 2 ms are what a tenth of the
@@ -78,6 +78,8 @@ pub fn measure(
     folder: &Path,
     log: &mut dyn Write,
 ) -> Result<Tally> {
+    std::fs::create_dir_all(folder).with_context(|| format!("the folder {}", folder.display()))?;
+    setting::write(folder)?;
     let mut tally = Tally::default();
     let mut records = BTreeMap::new();
     let mut tasks = VecDeque::new();
@@ -111,7 +113,7 @@ pub fn measure(
         for _ in 0..jobs {
             let (news, queue, common, stop) = (news.clone(), &queue, &common, &stop);
             scope.spawn(move || {
-                if let Err(error) = work(queue, common, stop, &news) {
+                if let Err(error) = work(queue, jobs, common, stop, &news) {
                     let _ = news.send(Err(error));
                 }
             });
@@ -198,6 +200,7 @@ fn plan(figure: &'static Figure, effort: Effort, known: &BTreeSet<String>) -> Ve
 /// Takes tasks until there are none.
 fn work(
     queue: &Mutex<VecDeque<Task>>,
+    jobs: usize,
     common: &Common,
     stop: &AtomicBool,
     news: &mpsc::Sender<Result<News>>,
@@ -218,7 +221,7 @@ fn work(
             let found = match carefully(common, &world, &task, contender) {
                 Ok((outcome, repeats)) => News::Found(
                     task.figure,
-                    rows(&task, contender, &outcome, repeats),
+                    rows(&task, contender, &outcome, repeats, jobs),
                     match task.seed {
                         1 if has_arrivals(task.figure) => outcome.arrivals,
                         _ => Vec::new(),
@@ -443,7 +446,13 @@ fn blank(figure: &Figure, cell: &Cell, contender: &Contender, seed: u64) -> Row 
     }
 }
 
-fn rows(task: &Task, contender: &Contender, outcome: &Outcome, repeats: u64) -> Vec<Row> {
+fn rows(
+    task: &Task,
+    contender: &Contender,
+    outcome: &Outcome,
+    repeats: u64,
+    jobs: usize,
+) -> Vec<Row> {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let us = |time: Duration| time.as_secs_f64() * 1e6;
     let cell = &task.cell;
@@ -472,6 +481,7 @@ fn rows(task: &Task, contender: &Contender, outcome: &Outcome, repeats: u64) -> 
             worst_us: us(outcome.lateness.worst),
             waited_ms: ms(outcome.waited),
             repeats,
+            jobs: jobs as u64,
         }),
         ..blank(task.figure, cell, contender, task.seed)
     };
@@ -583,7 +593,7 @@ mod tests {
             requests: vec![Duration::from_millis(7); 3],
             ..Outcome::default()
         };
-        let rows = rows(&task, contender("quinn").expect("one"), &outcome, 0);
+        let rows = rows(&task, contender("quinn").expect("one"), &outcome, 0, 1);
         let times: Vec<Option<f64>> = rows.iter().map(|row| row.ms).collect();
         assert_eq!(times.len(), figures::REQUESTS as usize);
         assert_eq!(times.iter().flatten().count(), 3);

@@ -49,13 +49,15 @@ pub struct Conditions {
     /// Milliseconds in which processes of the contender could have run and had no processor, of
     /// all of them together.
     pub waited_ms: f64,
-    /// How often the measurement was made again before this one.
+    /// How often the measurement was made again.
     pub repeats: u64,
+    /// How many measurements were made at once.
+    pub jobs: u64,
 }
 
 /// The first line of a file.
 pub const HEAD: &str = "figure,contender,rate_mbit,rtt_ms,loss_percent,kind,seed,ms,sent_octets,\
-     content_octets,value,packets,late_mean_us,late_packets,late_worst_us,waited_ms,repeats";
+     content_octets,value,packets,late_mean_us,late_packets,late_worst_us,waited_ms,repeats,jobs";
 
 impl Row {
     /// Which measurement it is of, within its figure.
@@ -71,10 +73,10 @@ impl Row {
     #[must_use]
     pub fn line(&self) -> String {
         let number = |value: Option<f64>| value.map_or(String::new(), |v| format!("{v:.3}"));
-        let conditions = self.conditions.map_or(",,,,,".to_owned(), |c| {
+        let conditions = self.conditions.map_or(",,,,,,".to_owned(), |c| {
             format!(
-                "{},{:.1},{},{:.0},{:.1},{}",
-                c.packets, c.mean_us, c.late, c.worst_us, c.waited_ms, c.repeats
+                "{},{:.1},{},{:.0},{:.1},{},{}",
+                c.packets, c.mean_us, c.late, c.worst_us, c.waited_ms, c.repeats, c.jobs
             )
         });
         format!(
@@ -94,14 +96,15 @@ impl Row {
         let words: Vec<&str> = line.split(',').collect();
         // files of earlier versions end with the value
         let conditions = match words.get(11..)? {
-            [] | ["", "", "", "", "", ""] => None,
-            [packets, mean, late, worst, waited, repeats] => Some(Conditions {
+            [] | ["", "", "", "", "", "", ""] => None,
+            [packets, mean, late, worst, waited, repeats, jobs] => Some(Conditions {
                 packets: packets.parse().ok()?,
                 mean_us: mean.parse().ok()?,
                 late: late.parse().ok()?,
                 worst_us: worst.parse().ok()?,
                 waited_ms: waited.parse().ok()?,
                 repeats: repeats.parse().ok()?,
+                jobs: jobs.parse().ok()?,
             }),
             _ => return None,
         };
@@ -233,6 +236,7 @@ mod tests {
                 worst_us: 340.0,
                 waited_ms: 0.4,
                 repeats: 1,
+                jobs: 4,
             }),
             ..row
         };

@@ -17,6 +17,8 @@ use crate::world::{Member, PathSpec, World, member_address, path_address};
 const PORT: u16 = 7000;
 /// Where clients of some peers listen for what comes back.
 const BACK: u16 = 7001;
+/// How long carrying octets over loopback may take.
+const LOOPBACK: Duration = Duration::from_secs(300);
 /// How long setting up may take.
 const SETUP: Duration = Duration::from_secs(30);
 
@@ -321,7 +323,7 @@ impl Common {
     /// that all processes of the contender used for it.
     ///
     /// # Errors
-    /// When a peer fails, or takes more than two minutes.
+    /// When a peer fails, or takes more than five minutes.
     pub fn loopback(
         &self,
         host: &Host,
@@ -385,7 +387,7 @@ impl Common {
         let Some(server) = processes.get(server_at) else {
             bail!("no server");
         };
-        let end = number(&server.expect("end", Duration::from_secs(120))?, 0)?;
+        let end = number(&server.expect("end", LOOPBACK)?, 0)?;
         let after = processor_time(&mut processes)?;
         Ok((
             Duration::from_nanos(end.saturating_sub(start)),
@@ -520,8 +522,8 @@ fn processor_time(processes: &mut [Peer]) -> Result<Duration> {
 /// How long other paths may take to come up.
 pub(crate) fn settle(contender: &Contender) -> Duration {
     match contender.name {
-        "mptcp-cubic" | "mptcp-bbr" | "noq" | "noq-bbr" => Duration::from_millis(300),
-        "vmdt" => Duration::from_millis(1000),
+        // the same for all who have other paths: theirs, and VMDT's sessions with relays
+        "mptcp-cubic" | "mptcp-bbr" | "noq" | "noq-bbr" | "vmdt" => Duration::from_millis(300),
         _ => Duration::from_millis(20),
     }
 }

@@ -137,7 +137,7 @@ pub(crate) type Inbox = mpsc::UnboundedSender<Arrived>;
 enum Bulk {
     /// In pieces.
     Pieces,
-    /// As one message.
+    /// As one message; what is more than one can be, as messages one after the other.
     Whole,
 }
 
@@ -404,7 +404,8 @@ async fn client(
                 let octets = usize::try_from(number(1)?)?;
                 let piece = match bulk {
                     Bulk::Pieces => PIECE,
-                    Bulk::Whole => octets,
+                    Bulk::Whole if octets <= vmdt_peer::MAX_MESSAGE => octets,
+                    Bulk::Whole => vmdt_peer::MESSAGE,
                 };
                 say(&format!("start {}", clock::nanos()));
                 let mut left = octets;
