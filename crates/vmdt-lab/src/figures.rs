@@ -219,7 +219,7 @@ pub fn cells(id: &str, quick: bool) -> Vec<Cell> {
     let bulk = Workload::Bulk {
         octets: 20 << 20,
         // what crawls is cut off: its goodput is that of what arrived
-        limit: Duration::from_secs(if quick { 4 } else { 10 }),
+        limit: Duration::from_secs(if quick { 4 } else { 5 }),
     };
     let steady = Workload::Bulk {
         octets: 200 << 20,

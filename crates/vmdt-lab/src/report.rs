@@ -98,33 +98,34 @@ fn totals(folder: &Path) -> Vec<(String, String)> {
         for row in record::read(folder, figure.id) {
             if let Some(conditions) = row.conditions {
                 // requests are rows of one measurement
-                all.insert((figure.id, row.key()), conditions);
+                let over = measure::is_disturbed(figure, &conditions);
+                all.insert((figure.id, row.key()), (conditions, over));
             }
         }
     }
     let mut lines = Vec::new();
     if !all.is_empty() {
-        let sum = |of: fn(&Conditions) -> u64| all.values().map(of).sum::<u64>();
+        let sum = |of: fn(&Conditions) -> u64| all.values().map(|(c, _)| of(c)).sum::<u64>();
         let (packets, late) = (sum(|c| c.packets), sum(|c| c.late));
-        let delay: f64 = all.values().map(|c| c.mean_us * c.packets as f64).sum();
-        let worst = all.values().map(|c| c.worst_us).fold(0.0, f64::max);
-        let waited: Vec<f64> = all.values().map(|c| c.waited_ms).collect();
-        let waited = |fraction| quantile(&waited, fraction).unwrap_or(0.0);
-        let jobs: BTreeSet<u64> = all.values().map(|c| c.jobs).collect();
-        let jobs: Vec<String> = jobs.iter().map(u64::to_string).collect();
-        let over = all
+        let delay: f64 = all
             .values()
-            .filter(|c| c.repeats >= measure::REPEATS)
-            .count();
+            .map(|(c, _)| c.mean_us * c.packets as f64)
+            .sum();
+        let worst = all.values().map(|(c, _)| c.worst_us).fold(0.0, f64::max);
+        let waited: Vec<f64> = all.values().map(|(c, _)| c.waited_ms).collect();
+        let waited = |fraction| quantile(&waited, fraction).unwrap_or(0.0);
+        let jobs: BTreeSet<u64> = all.values().map(|(c, _)| c.jobs).collect();
+        let jobs: Vec<String> = jobs.iter().map(u64::to_string).collect();
+        let over = all.values().filter(|(_, over)| *over).count();
         let per_cent = |part: u64| part as f64 * 100.0 / packets.max(1) as f64;
         lines.push((
             "measurements".to_owned(),
             format!(
                 "{}, {} at once; {} repeated {} times in all because packets left the emulator too \
-                 late; {over} used all their repeats, of those the least disturbed attempt counts",
+                 late; {over} were so each time, of those the least disturbed attempt counts",
                 all.len(),
                 jobs.join(" or "),
-                all.values().filter(|c| c.repeats > 0).count(),
+                all.values().filter(|(c, _)| c.repeats > 0).count(),
                 sum(|c| c.repeats)
             ),
         ));
