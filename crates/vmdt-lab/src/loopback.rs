@@ -20,11 +20,16 @@ fn octets(quick: bool) -> u64 {
     if quick { 64 << 20 } else { 1 << 30 }
 }
 
-/// About how many seconds it all takes.
+/// How many measurements it takes.
+pub(crate) fn count(effort: Effort) -> usize {
+    let mut contenders = figures::contenders(FIGURE, effort.quick);
+    contenders.retain(|contender| effort.only.is_none_or(|only| only == *contender));
+    figures::seeds(FIGURE, effort) as usize * contenders.len()
+}
+
+/// About how many seconds they take.
 pub(crate) fn cost(effort: Effort) -> f64 {
-    let rounds =
-        figures::seeds(FIGURE, effort) * figures::contenders(FIGURE, effort.quick).len() as u64;
-    rounds as f64 * (0.5 + octets(effort.quick) as f64 / 3e8)
+    count(effort) as f64 * (0.5 + octets(effort.quick) as f64 / 1.5e8)
 }
 
 /// Measures what is not known yet; how many.
