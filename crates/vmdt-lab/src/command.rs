@@ -30,7 +30,7 @@ settings of `one`: --mbit 10 --rtt 50 --loss 6 --burst-loss 0 --paths 3 --seeds 
                    --messages 59 --size 1392 | --bulk OCTETS | --requests N
                    --capture FILE.pcap (everything that enters the emulated links)
 of all:            --to FOLDER (docs/lab)
---jobs N measures N settings at once (12 unless said); loopback is measured alone.";
+--jobs N measures N settings at once (8 unless said); loopback is measured alone.";
 
 pub(crate) fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
