@@ -7,19 +7,20 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use vmdt_lab::figures::{self, Effort, FIGURES, PATHS};
+use vmdt_lab::figures::{self, Effort, FIGURES, Figure, PATHS};
 use vmdt_lab::run::{CONTENDERS, Common, Plan, Workload, contender, ideal_burst};
 use vmdt_lab::world::{PathSpec, World};
-use vmdt_lab::{check, peers, report};
+use vmdt_lab::{check, measure, peers, report};
 
 const USAGE: &str = "\
 vmdt-lab measures VMDT and others over emulated links on this machine. Needs root (for network
 namespaces and TUN devices), iproute2 and /dev/net/tun; leaves nothing behind.
 
   check                          how true the emulator is to its settings
-  report [--seeds N]             all figures (30 seeds unless said), REPORT.md, plots, raw data
+  report [--seeds N] [--jobs N]  all figures (30 seeds unless said), REPORT.md, plots, raw data
+         [--resume]              only what is missing: after an interruption
   quick                          a small report in about two minutes, into target/lab-quick
-  figure NAME [--seeds N]        one figure anew, and the report with it
+  figure NAME.. [--seeds N]      figures anew, and the report with them; --jobs, --resume too
          [--only CONTENDER]      of one contender; what is known of the others stays
   render                         the report from the raw data that is there
   one CONTENDER [settings]       one contender, measurement by measurement
@@ -28,7 +29,8 @@ namespaces and TUN devices), iproute2 and /dev/net/tun; leaves nothing behind.
 settings of `one`: --mbit 10 --rtt 50 --loss 6 --burst-loss 0 --paths 3 --seeds 3 --cold
                    --messages 59 --size 1392 | --bulk OCTETS | --requests N
                    --capture FILE.pcap (everything that enters the emulated links)
-of all:            --to FOLDER (docs/lab)";
+of all:            --to FOLDER (docs/lab)
+--jobs N measures N settings at once (8 unless said); loopback is measured alone.";
 
 pub(crate) fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -64,8 +66,8 @@ impl Options {
         let mut words = words.iter().skip(1);
         while let Some(word) = words.next() {
             match word.strip_prefix("--") {
-                Some("cold") => {
-                    options.named.insert("cold".to_owned(), String::new());
+                Some(flag @ ("cold" | "resume")) => {
+                    options.named.insert(flag.to_owned(), String::new());
                 }
                 Some(name) => {
                     let known = [
@@ -82,6 +84,7 @@ impl Options {
                         "capture",
                         "to",
                         "only",
+                        "jobs",
                     ];
                     ensure!(
                         known.contains(&name),
@@ -130,46 +133,27 @@ fn command(words: &[String]) -> Result<bool> {
         }
         Some("report") => {
             with_peers(words)?;
-            let seeds = options.number("seeds", 30)?;
-            let effort = Effort {
-                seeds,
-                quick: false,
-                only: None,
-            };
-            all(effort, &options.folder("docs/lab"))
+            let effort = effort(&options, 30, false)?;
+            all(&all_figures(), effort, &options.folder("docs/lab"))
         }
         Some("quick") => {
             with_peers(words)?;
-            let effort = Effort {
-                seeds: options.number("seeds", 2)?,
-                quick: true,
-                only: None,
-            };
-            all(effort, &options.folder("target/lab-quick"))
+            let effort = effort(&options, 2, true)?;
+            all(&all_figures(), effort, &options.folder("target/lab-quick"))
         }
         Some("figure") => {
             with_peers(words)?;
-            let seeds = options.number("seeds", 30)?;
-            let folder = options.folder("docs/lab");
-            let only = match options.named.get("only") {
-                Some(name) => Some(
-                    contender(name)
-                        .with_context(|| format!("no contender {name:?}; `list` names them"))?,
-                ),
-                None => None,
-            };
-            for name in &options.plain {
-                let figure = figures::figure(name)
-                    .with_context(|| format!("no figure {name}; `list` names them"))?;
-                let effort = Effort {
-                    seeds,
-                    quick: false,
-                    only,
-                };
-                figures::measure(figure, effort, &folder, &mut stdout())?;
-                report::render(&folder)?;
-            }
-            Ok(true)
+            let effort = effort(&options, 30, false)?;
+            ensure!(!options.plain.is_empty(), "which? `list` names them");
+            let figures = options
+                .plain
+                .iter()
+                .map(|name| {
+                    figures::figure(name)
+                        .with_context(|| format!("no figure {name}; `list` names them"))
+                })
+                .collect::<Result<Vec<_>>>()?;
+            all(&figures, effort, &options.folder("docs/lab"))
         }
         Some("render") => {
             let folder = options.folder("docs/lab");
@@ -198,12 +182,39 @@ fn command(words: &[String]) -> Result<bool> {
     }
 }
 
-fn all(effort: Effort, folder: &std::path::Path) -> Result<bool> {
-    for figure in FIGURES {
-        println!("{}", figure.title);
-        figures::measure(figure, effort, folder, &mut stdout())?;
-        report::render(folder)?;
-    }
+fn effort(options: &Options, seeds: u64, quick: bool) -> Result<Effort> {
+    let only = match options.named.get("only") {
+        Some(name) => Some(
+            contender(name).with_context(|| format!("no contender {name:?}; `list` names them"))?,
+        ),
+        None => None,
+    };
+    let jobs = options.number("jobs", measure::JOBS)?;
+    ensure!(
+        (1..=measure::MAX_JOBS).contains(&jobs),
+        "--jobs {jobs}: 1 to {}",
+        measure::MAX_JOBS
+    );
+    Ok(Effort {
+        seeds: options.number("seeds", seeds)?,
+        quick,
+        only,
+        jobs,
+        resume: options.named.contains_key("resume"),
+    })
+}
+
+fn all_figures() -> Vec<&'static Figure> {
+    FIGURES.iter().collect()
+}
+
+fn all(figures: &[&'static Figure], effort: Effort, folder: &std::path::Path) -> Result<bool> {
+    let tally = measure::measure(figures, effort, folder, &mut stdout())?;
+    println!(
+        "{} measured, {} kept, {} left out",
+        tally.measured, tally.kept, tally.left_out
+    );
+    report::render(folder)?;
     println!("{}", folder.join("REPORT.md").display());
     Ok(true)
 }

@@ -1,23 +1,22 @@
 //! The figures of the report: what is measured for each, and how it is written down.
 
-use std::io::Write;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-
-use crate::record::{Record, Row};
-use crate::run::{CONTENDERS, Common, Contender, Outcome, Plan, Workload, contender, content};
-use crate::world::{PathSpec, World};
+use crate::record::Row;
+use crate::run::{CONTENDERS, Contender, Plan, Workload, contender};
+use crate::world::PathSpec;
 
 /// Paths between sender and receiver in all figures.
 pub const PATHS: usize = 3;
-const RELAYS: usize = 4;
+/// Relays in all figures.
+pub const RELAYS: usize = 4;
 /// 59 messages of a packet each, back to back.
 pub const BURST: Workload = Workload::Burst {
     count: 59,
     size: 1392,
 };
+/// Requests of a measurement: with 30 seeds, 150 for a quantile.
+pub const REQUESTS: u32 = 5;
 /// Everybody who takes part where sets of contenders are not named.
 const ALL: &[&str] = &[];
 /// One of each kind, for figures that take long.
@@ -43,15 +42,22 @@ pub struct Effort {
     pub quick: bool,
     /// One contender alone; what is known of the others stays.
     pub only: Option<&'static Contender>,
+    /// Measurements that are made at once, each on links of its own.
+    pub jobs: usize,
+    /// Only what is not there yet.
+    pub resume: bool,
 }
 
 /// One setting of a figure.
 #[derive(Clone, Debug)]
-struct Cell {
-    path: PathSpec,
-    kind: &'static str,
+pub struct Cell {
+    /// Each of its paths.
+    pub path: PathSpec,
+    /// `cold`, `ready`, `burst loss`.
+    pub kind: &'static str,
     cold: bool,
-    workload: Workload,
+    /// What is carried.
+    pub workload: Workload,
     outage: Option<(usize, Duration, Duration)>,
     competing: bool,
 }
@@ -73,6 +79,36 @@ impl Cell {
             cold: true,
             kind: "cold",
             ..self
+        }
+    }
+
+    /// Loss in percent, of whichever kind.
+    #[must_use]
+    pub fn percent(&self) -> f64 {
+        let loss = self.path.burst.map_or(self.path.loss, |(mean, _)| mean);
+        (loss * 1e5).round() / 1e3
+    }
+
+    /// Whether a row is of this setting.
+    #[must_use]
+    pub fn is_of(&self, row: &Row) -> bool {
+        row.rate == self.path.rate.unwrap_or(0) as f64 / 1e6
+            && row.rtt == self.path.rtt.as_secs_f64() * 1e3
+            && row.loss == self.percent()
+            && row.kind == self.kind
+    }
+
+    /// A measurement in this setting.
+    #[must_use]
+    pub fn plan(&self, contender: &'static Contender, seed: u64) -> Plan {
+        Plan {
+            contender,
+            paths: vec![self.path.clone(); PATHS],
+            seed,
+            cold: self.cold,
+            workload: self.workload,
+            outage: self.outage,
+            competing: self.competing,
         }
     }
 
@@ -155,10 +191,35 @@ pub fn figure(id: &str) -> Option<&'static Figure> {
     FIGURES.iter().find(|figure| figure.id == id)
 }
 
-fn cells(id: &str, quick: bool) -> Vec<Cell> {
+/// Where a row stands in its figure's file: by setting, seed and contender, as it is measured.
+#[must_use]
+pub fn place(figure: &Figure, row: &Row) -> (usize, u64, usize) {
+    let cells = cells(figure.id, false);
+    let cell = cells.iter().position(|cell| cell.is_of(row));
+    let contender = CONTENDERS.iter().position(|c| c.label == row.contender);
+    let last = usize::MAX;
+    (cell.unwrap_or(last), row.seed, contender.unwrap_or(last))
+}
+
+/// How many seeds a figure takes of those asked for.
+#[must_use]
+pub fn seeds(id: &str, effort: Effort) -> u64 {
+    match id {
+        "picture" => effort.seeds.min(1),
+        "message" | "requests" | "bulk" if effort.quick => effort.seeds.min(1),
+        // processor time hardly varies, and nothing else may run meanwhile
+        "loopback" => effort.seeds.min(if effort.quick { 1 } else { 3 }),
+        _ => effort.seeds,
+    }
+}
+
+/// The settings of a figure.
+#[must_use]
+pub fn cells(id: &str, quick: bool) -> Vec<Cell> {
     let bulk = Workload::Bulk {
         octets: 20 << 20,
-        limit: Duration::from_secs(if quick { 4 } else { 20 }),
+        // what crawls is cut off: its goodput is that of what arrived
+        limit: Duration::from_secs(if quick { 4 } else { 5 }),
     };
     let steady = Workload::Bulk {
         octets: 200 << 20,
@@ -183,13 +244,20 @@ fn cells(id: &str, quick: bool) -> Vec<Cell> {
             (100.0, 20),
             (100.0, 50),
             (100.0, 100),
+            (100.0, 300),
         ]
         .map(|(mbit, rtt)| Cell::new(mbit, rtt, 0.06, BURST))
         .to_vec(),
         "burst-cold" if quick => vec![],
-        "burst-cold" => [20, 50, 100]
-            .map(|rtt| Cell::new(10.0, rtt, 0.06, BURST).cold())
-            .to_vec(),
+        "burst-cold" => [
+            (10.0, 20),
+            (10.0, 50),
+            (10.0, 100),
+            (10.0, 300),
+            (100.0, 50),
+        ]
+        .map(|(mbit, rtt)| Cell::new(mbit, rtt, 0.06, BURST).cold())
+        .to_vec(),
         "message" => {
             let one = Workload::Burst {
                 count: 1,
@@ -202,7 +270,7 @@ fn cells(id: &str, quick: bool) -> Vec<Cell> {
                 .collect()
         }
         "requests" => {
-            let some = Workload::Requests { count: 20 };
+            let some = Workload::Requests { count: REQUESTS };
             let losses: &[f64] = if quick { &[0.06] } else { &[0.0, 0.01, 0.06] };
             losses
                 .iter()
@@ -235,7 +303,17 @@ fn cells(id: &str, quick: bool) -> Vec<Cell> {
     }
 }
 
-fn contenders(id: &str, quick: bool) -> Vec<&'static Contender> {
+/// Whether a contender is measured in a setting of a figure. The 1.0 style takes round trips for
+/// each message, 9 s and more for a measurement: a setting with loss and one without show it.
+#[must_use]
+pub fn takes_part(contender: &Contender, id: &str, cell: &Cell) -> bool {
+    contender.name != "onezero"
+        || (id == "burst-loss" && cell.kind == "ready" && [0.0, 6.0].contains(&cell.percent()))
+}
+
+/// Who is measured for a figure.
+#[must_use]
+pub fn contenders(id: &str, quick: bool) -> Vec<&'static Contender> {
     let names: &[&str] = match id {
         "burst-loss" | "burst-rtt" | "burst-cold" => ALL,
         "picture" => &[
@@ -280,204 +358,10 @@ fn contenders(id: &str, quick: bool) -> Vec<&'static Contender> {
         _ => FEW,
     };
     if names.is_empty() {
-        // the 1.0 style takes a round trip for each message: one figure shows it
         let slow = |c: &&Contender| (id == "burst-loss" && !quick) || c.name != "onezero";
         return CONTENDERS.iter().filter(slow).collect();
     }
     names.iter().filter_map(|name| contender(name)).collect()
-}
-
-/// Measures a figure and writes its raw data into `folder`. Contenders take turns: all of them
-/// with one seed, then with the next.
-///
-/// # Errors
-/// When the lab itself fails; a contender that fails is reported and left out of that round.
-pub fn measure(figure: &Figure, effort: Effort, folder: &Path, log: &mut dyn Write) -> Result<()> {
-    let cells = cells(figure.id, effort.quick);
-    let mut contenders = contenders(figure.id, effort.quick);
-    if let Some(only) = effort.only {
-        contenders.retain(|contender| *contender == only);
-    }
-    let common = Common::new()?;
-    if figure.id == "loopback" {
-        return loopback(&common, &contenders, effort, folder, log);
-    }
-    if cells.is_empty() {
-        return Ok(());
-    }
-    let world = World::new(PATHS, RELAYS)?;
-    let mut record = record(folder, figure.id, effort)?;
-    let seeds = match figure.id {
-        "picture" => 1,
-        "message" | "requests" | "bulk" if effort.quick => 1,
-        "bulk" | "outage" | "fairness" => effort.seeds.min(10),
-        _ => effort.seeds,
-    };
-    let mut picture = String::from("contender,ms,delivered\n");
-    for cell in &cells {
-        for seed in 1..=seeds {
-            for contender in &contenders {
-                let plan = Plan {
-                    contender,
-                    paths: vec![cell.path.clone(); PATHS],
-                    seed,
-                    cold: cell.cold,
-                    workload: cell.workload,
-                    outage: cell.outage,
-                    competing: cell.competing,
-                };
-                let outcome = match common.run(&world, &plan) {
-                    Ok(outcome) => outcome,
-                    Err(error) => {
-                        writeln!(log, "  left out: {error:#}")?;
-                        continue;
-                    }
-                };
-                for row in rows(figure, cell, &plan, &outcome) {
-                    record.add(&row)?;
-                }
-                if figure.id == "picture" || figure.id == "outage" {
-                    for (at, count) in thin(&outcome.arrivals) {
-                        picture += &format!(
-                            "{},{:.3},{count}\n",
-                            contender.label,
-                            at.as_secs_f64() * 1e3
-                        );
-                    }
-                }
-            }
-            writeln!(
-                log,
-                "  {}: {} Mbit/s, {:?}, loss {}%, {}: seed {seed} of {seeds}",
-                figure.id,
-                cell.path.rate.unwrap_or(0) / 1_000_000,
-                cell.path.rtt,
-                percent(cell),
-                cell.kind
-            )?;
-            log.flush()?;
-        }
-    }
-    if figure.id == "picture" || figure.id == "outage" {
-        let file = folder.join(format!("{}-arrivals.csv", figure.id));
-        std::fs::write(&file, picture).with_context(|| file.display().to_string())?;
-    }
-    Ok(())
-}
-
-fn record(folder: &Path, figure: &str, effort: Effort) -> Result<Record> {
-    match effort.only {
-        Some(only) => Record::without(folder, figure, only.label),
-        None => Record::create(folder, figure),
-    }
-}
-
-/// At most about 400 points of a curve.
-fn thin(arrivals: &[(Duration, u64)]) -> impl Iterator<Item = &(Duration, u64)> {
-    arrivals.iter().step_by(arrivals.len() / 400 + 1)
-}
-
-fn percent(cell: &Cell) -> f64 {
-    let loss = cell.path.burst.map_or(cell.path.loss, |(mean, _)| mean);
-    (loss * 1e5).round() / 1e3
-}
-
-fn rows(figure: &Figure, cell: &Cell, plan: &Plan, outcome: &Outcome) -> Vec<Row> {
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let row = Row {
-        figure: figure.id.to_owned(),
-        contender: plan.contender.label.to_owned(),
-        rate: cell.path.rate.unwrap_or(0) as f64 / 1e6,
-        rtt: ms(cell.path.rtt),
-        loss: percent(cell),
-        kind: cell.kind.to_owned(),
-        seed: plan.seed,
-        ms: outcome.took.map(ms),
-        sent: outcome.sent,
-        content: match plan.workload {
-            Workload::Bulk { .. } => outcome.bulk.0,
-            workload => content(workload),
-        },
-        value: match figure.id {
-            "bulk" => Some(outcome.goodput() / 1e6),
-            "outage" => Some(ms(standstill(&outcome.arrivals))),
-            "fairness" => {
-                let (octets, time) = outcome.competing;
-                let rate = octets as f64 * 8.0 / time.as_secs_f64().max(1e-9);
-                let fair = cell.path.rate.unwrap_or(0) as f64 / 2.0;
-                Some(rate / fair.max(1.0))
-            }
-            _ => None,
-        },
-    };
-    if !matches!(plan.workload, Workload::Requests { .. }) {
-        return vec![row];
-    }
-    let count = outcome.requests.len().max(1) as u64;
-    outcome
-        .requests
-        .iter()
-        .map(|time| Row {
-            ms: Some(ms(*time)),
-            sent: row.sent / count,
-            content: row.content / count,
-            ..row.clone()
-        })
-        .collect()
-}
-
-/// The longest time in which nothing arrived.
-fn standstill(arrivals: &[(Duration, u64)]) -> Duration {
-    let next = arrivals.iter().skip(1);
-    arrivals
-        .iter()
-        .zip(next)
-        .map(|((a, _), (b, _))| b.saturating_sub(*a))
-        .max()
-        .unwrap_or_default()
-}
-
-fn loopback(
-    common: &Common,
-    contenders: &[&'static Contender],
-    effort: Effort,
-    folder: &Path,
-    log: &mut dyn Write,
-) -> Result<()> {
-    let world = World::new(1, 0)?;
-    let mut record = record(folder, "loopback", effort)?;
-    let (octets, rounds) = if effort.quick {
-        (64u64 << 20, 1)
-    } else {
-        (256 << 20, effort.seeds.min(5))
-    };
-    for seed in 1..=rounds {
-        for contender in contenders {
-            let octets = match contender.name {
-                // what a node takes as one message
-                "vmdt" => octets.min(64 << 20),
-                _ => octets,
-            };
-            match common.loopback(&world.a, contender, octets) {
-                Ok((took, cpu)) => record.add(&Row {
-                    figure: "loopback".to_owned(),
-                    contender: contender.label.to_owned(),
-                    rate: 0.0,
-                    rtt: 0.0,
-                    loss: 0.0,
-                    kind: "ready".to_owned(),
-                    seed,
-                    ms: Some(took.as_secs_f64() * 1e3),
-                    sent: octets,
-                    content: octets,
-                    value: Some(cpu.as_secs_f64() * (1u64 << 30) as f64 / octets as f64),
-                })?,
-                Err(error) => writeln!(log, "  left out: {error:#}")?,
-            }
-        }
-        writeln!(log, "  loopback: {seed} of {rounds}")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -494,12 +378,32 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_standstill_is_found() {
-        let at = |ms| (Duration::from_millis(ms), 0);
-        assert_eq!(
-            standstill(&[at(1), at(5), at(50), at(60)]),
-            Duration::from_millis(45)
-        );
-        assert_eq!(standstill(&[]), Duration::ZERO);
+    fn the_slow_manner_of_before_is_measured_in_two_settings() {
+        let slow = contender("1.0 style").unwrap_or(&CONTENDERS[0]);
+        let all = FIGURES.iter().flat_map(|figure| {
+            let cells = cells(figure.id, false).into_iter();
+            cells.map(|cell| takes_part(slow, figure.id, &cell))
+        });
+        assert_eq!(all.filter(|takes| *takes).count(), 2);
+    }
+
+    #[test]
+    fn settings_of_a_figure_are_told_apart() {
+        for figure in FIGURES {
+            let cells = cells(figure.id, false);
+            let keys: std::collections::BTreeSet<String> = cells
+                .iter()
+                .map(|c| {
+                    format!(
+                        "{:?} {} {:?} {}",
+                        c.path.rate,
+                        c.percent(),
+                        c.path.rtt,
+                        c.kind
+                    )
+                })
+                .collect();
+            assert_eq!(keys.len(), cells.len(), "{}", figure.id);
+        }
     }
 }

@@ -28,12 +28,16 @@
 //! ```
 #![cfg(target_os = "linux")]
 
+pub mod answers;
 pub mod check;
 pub mod clock;
 pub mod emulator;
 pub mod fabric;
 pub mod figures;
 pub mod host;
+mod left_out;
+mod loopback;
+pub mod measure;
 pub mod pcap;
 pub mod peers;
 #[cfg(feature = "peers")]
@@ -42,4 +46,5 @@ pub mod process;
 pub mod record;
 pub mod report;
 pub mod run;
+mod setting;
 pub mod world;

@@ -15,6 +15,11 @@ use crate::host::Host;
 /// Settings of a peer process, as `key=value` words.
 pub type Args = BTreeMap<String, String>;
 
+/// The real-time priority of peers while they are measured: below the emulator's, above whatever
+/// else the machine does. They are set up without it, so that setting up one contender disturbs
+/// the measurement of another as little as other work does.
+pub(crate) const PRIORITY: u8 = 10;
+
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// Names the lab's program for peers, where it is not the running one: in tests. The first call
@@ -124,6 +129,28 @@ impl Peer {
             Err(mpsc::RecvTimeoutError::Timeout) => Ok(None),
             Err(mpsc::RecvTimeoutError::Disconnected) => bail!("{} ended", self.name),
         }
+    }
+
+    /// Gives the peer its real-time priority.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn hurry(&mut self) -> Result<()> {
+        self.say("hurry")?;
+        self.expect("hurries", Duration::from_secs(30))?;
+        Ok(())
+    }
+
+    /// How long its threads could have run and had no processor so far.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let waited = |task: std::fs::DirEntry| -> Option<u64> {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split_whitespace().nth(1)?.parse().ok()
+        };
+        let all = tasks.into_iter().flatten().flatten().filter_map(waited);
+        Duration::from_nanos(all.sum())
     }
 
     /// Whether it has the role of a receiver.

@@ -1,17 +1,19 @@
 //! The report: tables from the raw data in a folder, and plots beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::answers;
 use crate::figures::{FIGURES, Figure, PATHS};
-use crate::peers::vmdt_peer;
-use crate::record::{self, Row, quantile};
+use crate::left_out;
+use crate::measure;
+use crate::record::{self, Conditions, Row, quantile};
 use crate::run::{CONTENDERS, ideal_burst};
+use crate::setting;
 use crate::world::PathSpec;
 
 /// What one column of a table stands for.
@@ -24,63 +26,28 @@ type Column = (String, String, String, String);
 pub fn render(folder: &Path) -> Result<()> {
     let mut text = String::new();
     head(&mut text, folder)?;
+    text += &answers::section(&|figure| record::read(folder, figure));
     for figure in FIGURES {
         let rows = record::read(folder, figure.id);
         if rows.is_empty() {
             continue;
         }
         section(&mut text, figure, &rows)?;
-        for (file, title) in plots(figure, &rows, folder)? {
-            writeln!(text, "![{title}]({file})\n")?;
+        if let Some((file, title)) = plot(figure) {
+            #[cfg(feature = "peers")]
+            draw(figure, &rows, folder, &file, &title)?;
+            // a build without plots keeps what an earlier one drew
+            if folder.join(&file).exists() {
+                writeln!(text, "![{title}]({file})\n")?;
+            }
         }
     }
     let file = folder.join("REPORT.md");
     fs::write(&file, text).with_context(|| file.display().to_string())
 }
 
-fn first_line(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output();
-    output
-        .ok()
-        .and_then(|o| {
-            String::from_utf8_lossy(&o.stdout)
-                .lines()
-                .next()
-                .map(str::to_owned)
-        })
-        .unwrap_or_else(|| "unknown".to_owned())
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(path)
-        .map(|text| text.trim().to_owned())
-        .unwrap_or_else(|_| "absent".to_owned())
-}
-
-/// The version of a package in the workspace's lock file.
-fn locked(name: &str) -> String {
-    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock");
-    let text = fs::read_to_string(lock).unwrap_or_default();
-    let mut lines = text.lines();
-    let wanted = format!("name = \"{name}\"");
-    while let Some(line) = lines.next() {
-        if line == wanted {
-            let version = lines.next().unwrap_or_default();
-            return version.replace("version = ", "").replace('"', "");
-        }
-    }
-    "unknown".to_owned()
-}
-
 fn head(text: &mut String, folder: &Path) -> Result<()> {
     let notes = fs::read_to_string(folder.join("NOTES.md")).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu
-        .lines()
-        .find_map(|l| l.strip_prefix("model name"))
-        .unwrap_or("unknown")
-        .trim_start_matches([' ', '\t', ':']);
-    let cores = cpu.lines().filter(|l| l.starts_with("processor")).count();
     writeln!(
         text,
         "# Measured: VMDT and others on the same links\n\n\
@@ -104,40 +71,91 @@ fn head(text: &mut String, folder: &Path) -> Result<()> {
         writeln!(text, "{}\n", notes.trim())?;
     }
     writeln!(text, "## Setting\n\n| | |\n|---|---|")?;
-    writeln!(text, "| machine | {cores} × {model} |")?;
-    writeln!(text, "| kernel | {} |", first_line("uname", &["-sr"]))?;
-    let available = read("/proc/sys/net/ipv4/tcp_available_congestion_control");
-    writeln!(text, "| TCP congestion control | {available} |")?;
-    for key in ["tcp_rmem", "tcp_wmem"] {
-        let value = read(&format!("/proc/sys/net/ipv4/{key}")).replace('\t', " ");
-        writeln!(text, "| net.ipv4.{key} | {value} |")?;
+    for (what, value) in setting::read(folder) {
+        writeln!(text, "| {what} | {value} |")?;
     }
-    writeln!(
-        text,
-        "| MPTCP | enabled {}, scheduler {}; add_addr_timeout 1 |",
-        read("/proc/sys/net/mptcp/enabled"),
-        read("/proc/sys/net/mptcp/scheduler")
-    )?;
-    for package in [
-        "quinn",
-        "quinn-proto",
-        "noq",
-        "noq-proto",
-        "rustls",
-        "tokio",
-    ] {
-        writeln!(text, "| {package} | {} |", locked(package))?;
+    for (what, value) in totals(folder) {
+        writeln!(text, "| {what} | {value} |")?;
     }
-    writeln!(text, "| VMDT | {} |", vmdt_peer::describe())?;
     writeln!(text, "\n| contender | what it is |\n|---|---|")?;
     for contender in CONTENDERS {
         writeln!(text, "| {} | {} |", contender.label, contender.about)?;
     }
-    if !available.contains("bbr") {
+    let without_bbr = |(what, value): &(String, String)| {
+        what == setting::CONGESTION_CONTROL && !value.contains("bbr")
+    };
+    if setting::read(folder).iter().any(without_bbr) {
         writeln!(text, "\n**This kernel has no BBR: its rows are missing.**")?;
     }
     writeln!(text)?;
     Ok(())
+}
+
+/// How the measurements went, all figures together.
+fn totals(folder: &Path) -> Vec<(String, String)> {
+    let mut all = BTreeMap::new();
+    for figure in FIGURES {
+        for row in record::read(folder, figure.id) {
+            if let Some(conditions) = row.conditions {
+                // requests are rows of one measurement
+                let over = measure::is_disturbed(figure, &conditions);
+                all.insert((figure.id, row.key()), (conditions, over));
+            }
+        }
+    }
+    let mut lines = Vec::new();
+    if !all.is_empty() {
+        let sum = |of: fn(&Conditions) -> u64| all.values().map(|(c, _)| of(c)).sum::<u64>();
+        let (packets, late) = (sum(|c| c.packets), sum(|c| c.late));
+        let delay: f64 = all
+            .values()
+            .map(|(c, _)| c.mean_us * c.packets as f64)
+            .sum();
+        let worst = all.values().map(|(c, _)| c.worst_us).fold(0.0, f64::max);
+        let waited: Vec<f64> = all.values().map(|(c, _)| c.waited_ms).collect();
+        let waited = |fraction| quantile(&waited, fraction).unwrap_or(0.0);
+        let jobs: BTreeSet<u64> = all.values().map(|(c, _)| c.jobs).collect();
+        let jobs: Vec<String> = jobs.iter().map(u64::to_string).collect();
+        let over = all.values().filter(|(_, over)| *over).count();
+        let per_cent = |part: u64| part as f64 * 100.0 / packets.max(1) as f64;
+        lines.push((
+            "measurements".to_owned(),
+            format!(
+                "{}, {} at once; {} repeated {} times in all because packets left the emulator too \
+                 late; {over} were so each time, of those the least disturbed attempt counts",
+                all.len(),
+                jobs.join(" or "),
+                all.values().filter(|(c, _)| c.repeats > 0).count(),
+                sum(|c| c.repeats)
+            ),
+        ));
+        lines.push((
+            "packets left the emulator".to_owned(),
+            format!(
+                "{:.1} µs late on average; {:.3}% more than 200 µs; the worst {:.1} ms",
+                delay / packets.max(1) as f64,
+                per_cent(late),
+                worst / 1e3
+            ),
+        ));
+        lines.push((
+            "a contender's processes waited for a processor".to_owned(),
+            format!(
+                "{:.1} ms in a measurement (median), {:.1} ms (95th percentile), all of its \
+                 processes together",
+                waited(0.5),
+                waited(0.95)
+            ),
+        ));
+    }
+    let missing = left_out::read(folder).len();
+    if missing > 0 {
+        lines.push((
+            "left out".to_owned(),
+            format!("{missing} measurements failed twice: [left-out.csv](left-out.csv)"),
+        ));
+    }
+    lines
 }
 
 fn column(row: &Row) -> Column {
@@ -276,10 +294,23 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Draws what a figure has; the files' names with their titles.
+/// The plot of a figure that has one: its file and title.
+fn plot(figure: &Figure) -> Option<(String, String)> {
+    let title = match figure.id {
+        "burst-loss" | "message" | "requests" => {
+            format!("{}: time to delivery, 6% loss, 50 ms", figure.title)
+        }
+        "bulk" => format!("{}: goodput over loss, 50 ms", figure.title),
+        "picture" | "outage" => figure.title.to_owned(),
+        _ => return None,
+    };
+    Some((format!("{}.svg", figure.id), title))
+}
+
+/// Draws a figure's plot.
 #[cfg(feature = "peers")]
-fn plots(figure: &Figure, rows: &[Row], folder: &Path) -> Result<Vec<(String, String)>> {
-    use crate::plots::{Curve, draw};
+fn draw(figure: &Figure, rows: &[Row], folder: &Path, file: &str, title: &str) -> Result<()> {
+    use crate::plots::{self, Curve};
 
     let by_contender = |keep: &dyn Fn(&Row) -> bool| {
         let mut map: BTreeMap<usize, Vec<&Row>> = BTreeMap::new();
@@ -296,7 +327,6 @@ fn plots(figure: &Figure, rows: &[Row], folder: &Path) -> Result<Vec<(String, St
         points,
     };
     let label = |at: usize| CONTENDERS.get(at).map_or("", |c| c.label).to_owned();
-    let mut files = Vec::new();
     match figure.id {
         "burst-loss" | "message" | "requests" => {
             let curves: Vec<Curve> = by_contender(&|r| r.loss == 6.0 && r.kind == "ready")
@@ -313,16 +343,8 @@ fn plots(figure: &Figure, rows: &[Row], folder: &Path) -> Result<Vec<(String, St
                     curve(at, points.collect())
                 })
                 .collect();
-            let file = format!("{}.svg", figure.id);
-            let title = format!("{}: time to delivery, 6% loss, 50 ms", figure.title);
-            draw(
-                &folder.join(&file),
-                &title,
-                ("milliseconds", "% delivered"),
-                &curves,
-                true,
-            )?;
-            files.push((file, title));
+            let axes = ("milliseconds", "% delivered");
+            plots::draw(&folder.join(file), title, axes, &curves, true)
         }
         "bulk" => {
             let curves: Vec<Curve> = by_contender(&|_| true)
@@ -339,15 +361,8 @@ fn plots(figure: &Figure, rows: &[Row], folder: &Path) -> Result<Vec<(String, St
                     curve(at, points.collect())
                 })
                 .collect();
-            let title = format!("{}: goodput over loss, 50 ms", figure.title);
-            draw(
-                &folder.join("bulk.svg"),
-                &title,
-                ("loss, %", "Mbit/s"),
-                &curves,
-                false,
-            )?;
-            files.push(("bulk.svg".to_owned(), title));
+            let axes = ("loss, %", "Mbit/s");
+            plots::draw(&folder.join(file), title, axes, &curves, false)
         }
         "picture" | "outage" => {
             let name = format!("{}-arrivals.csv", figure.id);
@@ -379,22 +394,66 @@ fn plots(figure: &Figure, rows: &[Row], folder: &Path) -> Result<Vec<(String, St
             } else {
                 "octets delivered"
             };
-            let file = format!("{}.svg", figure.id);
-            draw(
-                &folder.join(&file),
-                figure.title,
+            plots::draw(
+                &folder.join(file),
+                title,
                 ("milliseconds", y),
                 &curves,
                 true,
-            )?;
-            files.push((file, figure.title.to_owned()));
+            )
         }
-        _ => {}
+        _ => Ok(()),
     }
-    Ok(files)
 }
 
-#[cfg(not(feature = "peers"))]
-fn plots(_figure: &Figure, _rows: &[Row], _folder: &Path) -> Result<Vec<(String, String)>> {
-    Ok(Vec::new())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_links_the_plots_that_are_there_whichever_build_renders_it() -> Result<()> {
+        let folder = std::env::temp_dir().join(format!("vmdt-lab-render-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let line = "message,QUIC,10,50,6,ready,1,152.113,93088,82128,\n";
+        fs::write(
+            folder.join("message.csv"),
+            format!("{}\n{line}", record::HEAD),
+        )?;
+        if !cfg!(feature = "peers") {
+            render(&folder)?;
+            let text = fs::read_to_string(folder.join("REPORT.md"))?;
+            assert!(
+                !text.contains("message.svg"),
+                "no link to what is not there"
+            );
+            fs::write(folder.join("message.svg"), "<svg/>")?;
+        }
+        render(&folder)?;
+        let text = fs::read_to_string(folder.join("REPORT.md"))?;
+        assert!(text.contains("](message.svg)"));
+        assert!(folder.join("message.svg").exists());
+        fs::remove_dir_all(&folder)?;
+        Ok(())
+    }
+
+    #[test]
+    fn the_setting_tells_how_the_measurements_went() -> Result<()> {
+        let folder = std::env::temp_dir().join(format!("vmdt-lab-totals-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let lines = "message,QUIC,10,50,6,ready,1,152.1,9,8,,100,10.0,1,900,0.5,0,4\n\
+                     message,QUIC,10,50,6,ready,2,152.1,9,8,,300,50.0,3,2500,1.5,2,4\n\
+                     message,QUIC,10,50,6,ready,3,152.1,9,8,\n";
+        fs::write(
+            folder.join("message.csv"),
+            format!("{}\n{lines}", record::HEAD),
+        )?;
+        left_out::add(&folder, "message", "RDT,10,50,6,ready,1", "ended")?;
+        let found: BTreeMap<String, String> = totals(&folder).into_iter().collect();
+        let of = |what: &str| found.get(what).cloned().unwrap_or_default();
+        assert!(of("measurements").starts_with("2, 4 at once; 1 repeated 2 times"));
+        assert!(of("packets left the emulator").starts_with("40.0 µs late on average; 1.000%"));
+        assert!(of("left out").starts_with("1 measurements"));
+        fs::remove_dir_all(&folder)?;
+        Ok(())
+    }
 }

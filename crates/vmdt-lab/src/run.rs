@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::clock;
+use crate::emulator::Lateness;
 use crate::host::Host;
 use crate::peers::REQUEST;
 use crate::process::{Args, Peer, number};
@@ -16,6 +17,8 @@ use crate::world::{Member, PathSpec, World, member_address, path_address};
 const PORT: u16 = 7000;
 /// Where clients of some peers listen for what comes back.
 const BACK: u16 = 7001;
+/// How long carrying octets over loopback may take.
+const LOOPBACK: Duration = Duration::from_secs(300);
 /// How long setting up may take.
 const SETUP: Duration = Duration::from_secs(30);
 
@@ -203,6 +206,10 @@ pub struct Outcome {
     pub bulk: (u64, Duration),
     /// Octets the competing flow sent over path 0, and in which time.
     pub competing: (u64, Duration),
+    /// How late packets left the emulator meanwhile.
+    pub lateness: Lateness,
+    /// How long the contender's processes could have run and had no processor, all together.
+    pub waited: Duration,
 }
 
 impl Outcome {
@@ -218,7 +225,19 @@ impl Outcome {
 struct Started {
     client: Peer,
     server: Peer,
-    _helpers: Vec<Peer>,
+    helpers: Vec<Peer>,
+}
+
+impl Started {
+    fn all(&mut self) -> impl Iterator<Item = &mut Peer> {
+        [&mut self.client, &mut self.server]
+            .into_iter()
+            .chain(&mut self.helpers)
+    }
+
+    fn waited(&mut self) -> Duration {
+        self.all().map(|peer| peer.waited()).sum()
+    }
 }
 
 /// Settings that the peers' processes share: credentials for those that need them.
@@ -296,7 +315,7 @@ impl Common {
         Ok(Started {
             client,
             server,
-            _helpers: helpers,
+            helpers,
         })
     }
 
@@ -304,7 +323,7 @@ impl Common {
     /// that all processes of the contender used for it.
     ///
     /// # Errors
-    /// When a peer fails, or takes more than two minutes.
+    /// When a peer fails, or takes more than five minutes.
     pub fn loopback(
         &self,
         host: &Host,
@@ -368,7 +387,7 @@ impl Common {
         let Some(server) = processes.get(server_at) else {
             bail!("no server");
         };
-        let end = number(&server.expect("end", Duration::from_secs(120))?, 0)?;
+        let end = number(&server.expect("end", LOOPBACK)?, 0)?;
         let after = processor_time(&mut processes)?;
         Ok((
             Duration::from_nanos(end.saturating_sub(start)),
@@ -407,6 +426,9 @@ impl Common {
             started.client.say("requests 1")?;
             started.client.expect("done", SETUP)?;
         }
+        for peer in started.all() {
+            peer.hurry()?;
+        }
         world.reset(&plan.paths, plan.seed);
         if !plan.cold {
             started.client.say("requests 3")?;
@@ -416,6 +438,8 @@ impl Common {
 
         let sent_before = world.octets();
         let path_before = world.path_octets(0).0;
+        let waited_before = started.waited();
+        let _ = world.emulator.take_lateness();
         let begin = clock::now();
         started.client.say("mark")?;
         if plan.cold {
@@ -430,6 +454,8 @@ impl Common {
         let mut outcome = Outcome::default();
         collect(world, plan, &started, mark, &mut outcome)?;
         outcome.sent = world.octets() - sent_before;
+        outcome.lateness = world.emulator.take_lateness();
+        outcome.waited = started.waited().saturating_sub(waited_before);
         if competitor.is_some() {
             let octets = world.path_octets(0).0 - path_before;
             outcome.competing = (octets, clock::now() - begin);
@@ -459,11 +485,13 @@ impl Common {
         let mut args = Args::new();
         args.insert("port".to_owned(), "7010".to_owned());
         args.insert("to".to_owned(), format!("{}:7010", path_address(0, 2)));
-        let server = Peer::start(&world.b, "tcp-cubic", "server", &args)?;
+        let mut server = Peer::start(&world.b, "tcp-cubic", "server", &args)?;
         server.expect("ready", SETUP)?;
         let mut client = Peer::start(&world.a, "tcp-cubic", "client", &args)?;
         client.say("connect")?;
         client.expect("connected", SETUP)?;
+        server.hurry()?;
+        client.hurry()?;
         client.say("bulk 1000000000")?;
         let rtt = plan.paths.first().map(|p| p.rtt).unwrap_or_default();
         std::thread::sleep(rtt * 20 + Duration::from_secs(1));
@@ -492,10 +520,10 @@ fn processor_time(processes: &mut [Peer]) -> Result<Duration> {
 }
 
 /// How long other paths may take to come up.
-fn settle(contender: &Contender) -> Duration {
+pub(crate) fn settle(contender: &Contender) -> Duration {
     match contender.name {
-        "mptcp-cubic" | "mptcp-bbr" | "noq" | "noq-bbr" => Duration::from_millis(300),
-        "vmdt" => Duration::from_millis(1000),
+        // the same for all who have other paths: theirs, and VMDT's sessions with relays
+        "mptcp-cubic" | "mptcp-bbr" | "noq" | "noq-bbr" | "vmdt" => Duration::from_millis(300),
         _ => Duration::from_millis(20),
     }
 }
@@ -560,7 +588,7 @@ fn collect(
                 }
                 Some("k") => {
                     let (octets, at) = (number(&words, 1)?, since(number(&words, 2)?));
-                    if octets > delivered {
+                    if octets > delivered && at <= limit {
                         delivered = octets;
                         outcome.arrivals.push((at, octets));
                     }

@@ -10,7 +10,7 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -136,6 +136,19 @@ fn headers_and_both_kinds_of_integrity_are_read() {
     assert_eq!(tshark(&file, "vmdt.bad_checksum", &number), ["2"]);
     assert_eq!(tshark(&file, "vmdt.bad_crc", &number), ["4"]);
     assert_eq!(tshark(&file, "vmdt.cut_short", &number), ["5"]);
+
+    let said = inspect(&vmdt(), &file);
+    let heads = said
+        .iter()
+        .filter(|l| l.starts_with("Data from alice to bob"));
+    assert_eq!(heads.count(), 5);
+    let checks: Vec<bool> = said
+        .iter()
+        .filter(|line| line.starts_with("  payload"))
+        .map(|line| line.ends_with("; 68656c6c6f"))
+        .collect();
+    // a wrong sum and a cut are named; a wrong octet under a trailer shows as it came
+    assert_eq!(checks, [true, false, true, false, false], "{said:#?}");
 }
 
 #[test]
@@ -200,6 +213,12 @@ fn control_lines_are_read_in_both_framings_however_they_are_cut() {
             "slash;JOIN_CLUSTER;alice,cluster_a/b;17",
         ]
     );
+    let said = inspect(&vmdt(), &file);
+    assert_eq!(
+        said.iter().filter(|l| l.starts_with("line (")).count(),
+        2,
+        "{said:#?}"
+    );
 }
 
 /// What a sender, a receiver, two relays and a server put on the links.
@@ -224,6 +243,39 @@ fn captured(common: &Common, name: &str) -> std::path::PathBuf {
     assert!(outcome.took.is_some());
     world.emulator.capture(None).unwrap();
     file
+}
+
+/// `vmdt`, built as this test was, by the cargo that runs it.
+fn vmdt() -> PathBuf {
+    let lab = Path::new(env!("CARGO_BIN_EXE_vmdt-lab"));
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--quiet", "-p", "vmdt-cli", "--bin", "vmdt"])
+        .args(["--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml"))
+        .arg("--target-dir")
+        .arg(lab.ancestors().nth(2).unwrap());
+    if lab
+        .parent()
+        .is_some_and(|folder| folder.ends_with("release"))
+    {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().unwrap().success());
+    lab.with_file_name("vmdt")
+}
+
+/// What `vmdt inspect` says about a file, line by line; its exit must say that it is ours.
+fn inspect(vmdt: &Path, file: &Path) -> Vec<String> {
+    let output = Command::new(vmdt)
+        .arg("inspect")
+        .arg(file)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -255,6 +307,15 @@ fn of_what_sealed_nodes_send_the_headers_are_understood_and_nothing_else() {
     );
     assert_eq!(count(&|row| !row[2].is_empty()), 0);
     assert_eq!(count(&|row| !row[3].is_empty()), 0, "no line can be read");
+
+    let said = inspect(&vmdt(), &file);
+    let payloads: Vec<&String> = said.iter().filter(|l| l.starts_with("  payload")).collect();
+    assert_eq!(payloads.len(), rows.len(), "the same datagrams");
+    // handshakes are named, of all else only octets are shown
+    let sealed = payloads.iter().filter(|l| l.contains("; sealed: ")).count();
+    let handshakes = said.iter().filter(|l| l.starts_with("Syn from ")).count();
+    assert!(sealed > 100, "{sealed}");
+    assert_eq!(sealed + handshakes, payloads.len());
 }
 
 #[test]
@@ -299,4 +360,20 @@ fn what_open_nodes_send_is_understood_to_the_last_octet() {
         !row[6].is_empty() || !row[7].is_empty() || row[8].contains("Not a control line")
     };
     assert_eq!(count(&odd), 0);
+
+    let said = inspect(&vmdt(), &file);
+    let payloads = || said.iter().filter(|line| line.starts_with("  payload"));
+    assert_eq!(payloads().count(), datagrams, "the same datagrams");
+    let heads = |kind: &str| {
+        let wanted = format!("{kind} from ");
+        said.iter().filter(|line| line.starts_with(&wanted)).count()
+    };
+    for (name, kind) in [("Data", "1"), ("Ack", "2"), ("Heartbeat", "6")] {
+        assert_eq!(heads(name), count(&|row| row[1] == kind), "{name}");
+    }
+    assert_eq!(
+        payloads().filter(|line| line.contains("malformed")).count(),
+        0
+    );
+    assert!(said.iter().any(|line| line.contains("JOIN_CLUSTER")));
 }

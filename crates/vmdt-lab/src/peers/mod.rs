@@ -25,8 +25,8 @@ use nix::sys::signal::Signal;
 use nix::sys::time::TimeValLike;
 use tokio::sync::mpsc;
 
-use crate::clock;
-use crate::process::Args;
+use crate::process::{Args, PRIORITY};
+use crate::{clock, emulator};
 
 /// Octets of a message's head: tag and number.
 pub(crate) const HEAD: usize = 5;
@@ -137,7 +137,7 @@ pub(crate) type Inbox = mpsc::UnboundedSender<Arrived>;
 enum Bulk {
     /// In pieces.
     Pieces,
-    /// As one message.
+    /// As one message; what is more than one can be, as messages one after the other.
     Whole,
 }
 
@@ -198,6 +198,10 @@ fn start(words: &[String]) -> Result<()> {
     let (forward, commands) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if line == "hurry" {
+                // what comes next is measured: this thread passes it on
+                emulator::realtime(PRIORITY);
+            }
             if forward.send(line).is_err() {
                 return;
             }
@@ -242,9 +246,18 @@ async fn until_quit(commands: &mut mpsc::UnboundedReceiver<String>) {
         match line.as_str() {
             "quit" => return,
             "cpu" => say_cpu(),
+            "hurry" => hurry(),
             _ => {}
         }
     }
+}
+
+/// Asks for real-time priority for this thread, which does all of a peer's work.
+fn hurry() {
+    say(match emulator::realtime(PRIORITY) {
+        true => "hurries",
+        false => "hurries not",
+    });
 }
 
 /// Processor time of this process so far, in microseconds.
@@ -391,7 +404,8 @@ async fn client(
                 let octets = usize::try_from(number(1)?)?;
                 let piece = match bulk {
                     Bulk::Pieces => PIECE,
-                    Bulk::Whole => octets,
+                    Bulk::Whole if octets <= vmdt_peer::MAX_MESSAGE => octets,
+                    Bulk::Whole => vmdt_peer::MESSAGE,
                 };
                 say(&format!("start {}", clock::nanos()));
                 let mut left = octets;
@@ -404,6 +418,7 @@ async fn client(
                 say(&format!("done {}", clock::nanos()));
             }
             Some("cpu") => say_cpu(),
+            Some("hurry") => hurry(),
             Some("quit") | None => return Ok(()),
             Some(other) => bail!("no such command: {other}"),
         }

@@ -5,10 +5,11 @@
 //! one cluster with the policy k of n.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use tokio::sync::watch;
-use vmdt_node::{Cluster, Event, Node, NodeId, Policy, Server, Ticket};
+use tokio::sync::{Semaphore, watch};
+use vmdt_node::{Cluster, Event, Node, NodeId, Policy, Sending, Server, Ticket};
 
 use super::{Arrived, HEAD, Inbox, Outbox, Tag, say, setting};
 use crate::clock;
@@ -20,8 +21,9 @@ pub fn describe() -> String {
     format!(
         "vmdt-node {}, profile 1.1 (sealed to the receiver, every datagram encrypted, signed \
          manifests), default settings, one message for each message of the workload; bulk content \
-         is one message",
-        env!("CARGO_PKG_VERSION")
+         is one message, 1 GiB over loopback messages of {} MiB, two at a time",
+        env!("CARGO_PKG_VERSION"),
+        MESSAGE >> 20
     )
 }
 
@@ -34,7 +36,11 @@ pub(crate) enum Helper {
 }
 
 /// The largest message of a workload.
-const MAX_MESSAGE: usize = 256 << 20;
+pub(crate) const MAX_MESSAGE: usize = 256 << 20;
+/// Messages that make up more than that.
+pub(crate) const MESSAGE: usize = 64 << 20;
+/// How many of those are on their way at once: the next one is ready when one has arrived.
+const AT_ONCE: u32 = 2;
 
 /// Whether nodes speak profile 1.0, which can be read on the way.
 fn is_open(args: &Args) -> bool {
@@ -120,19 +126,23 @@ pub(crate) async fn connect(args: &Args, outbox: Outbox, inbox: Inbox) -> Result
 
 /// Sends to whom `to` names: the receiver, or whoever was heard from last.
 async fn write(node: Node, to: watch::Receiver<Option<NodeId>>, mut outbox: Outbox) -> Result<()> {
+    let places = Arc::new(Semaphore::new(AT_ONCE as usize));
+    let mut parts = false;
     while let Some(message) = outbox.recv().await {
         let to = (*to.borrow()).context("nobody to send to")?;
-        let bulk = matches!(message.tag, Tag::Piece | Tag::Last);
+        // the last part leaves when all others have arrived, so that its arrival ends it all
+        let place = match message.tag {
+            Tag::Piece => Some(Arc::clone(&places).acquire_owned().await?),
+            Tag::Last => Some(Arc::clone(&places).acquire_many_owned(AT_ONCE).await?),
+            _ => None,
+        };
+        parts = message.tag == Tag::Piece || parts && message.tag == Tag::Last;
         match node.send(to, &message.octets).await {
-            Ok(mut sending) if bulk => {
-                let mut progress = sending.progress();
+            Ok(sending) if place.is_some() => {
+                let watched = !parts;
                 tokio::spawn(async move {
-                    while let Some(now) = progress.next().await {
-                        say(&format!("k {} {}", now.delivered, clock::nanos()));
-                    }
-                    if let Err(error) = sending.delivered().await {
-                        say(&format!("failed {error}"));
-                    }
+                    follow(sending, watched).await;
+                    drop(place);
                 });
             }
             Ok(_) => {}
@@ -140,6 +150,17 @@ async fn write(node: Node, to: watch::Receiver<Option<NodeId>>, mut outbox: Outb
         }
     }
     Ok(())
+}
+
+/// Waits until bulk content has arrived, and tells how far it is where it is one message.
+async fn follow(mut sending: Sending, watched: bool) {
+    let mut progress = sending.progress();
+    while watched && let Some(now) = progress.next().await {
+        say(&format!("k {} {}", now.delivered, clock::nanos()));
+    }
+    if let Err(error) = sending.delivered().await {
+        say(&format!("failed {error}"));
+    }
 }
 
 async fn read(node: Node, cluster: Cluster, inbox: Inbox, heard: watch::Sender<Option<NodeId>>) {
