@@ -307,8 +307,14 @@ pub fn cells(id: &str, quick: bool) -> Vec<Cell> {
 /// each message, 9 s and more for a measurement: a setting with loss and one without show it.
 #[must_use]
 pub fn takes_part(contender: &Contender, id: &str, cell: &Cell) -> bool {
-    contender.name != "onezero"
-        || (id == "burst-loss" && cell.kind == "ready" && [0.0, 6.0].contains(&cell.percent()))
+    match contender.name {
+        "onezero" => {
+            id == "burst-loss" && cell.kind == "ready" && [0.0, 6.0].contains(&cell.percent())
+        }
+        // of one path, which is what the figures of several are not about
+        "vmdt" => contender.relays > 0,
+        _ => true,
+    }
 }
 
 /// Who is measured for a figure.
@@ -343,6 +349,7 @@ pub fn contenders(id: &str, quick: bool) -> Vec<&'static Contender> {
             "quinn",
             "noq",
             "rdt",
+            "VMDT 2 of 2",
             "VMDT 2 of 3",
         ],
         "fairness" => &[

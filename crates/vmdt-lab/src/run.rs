@@ -114,6 +114,13 @@ pub const CONTENDERS: &[Contender] = &[
         about: "direct path and a relay on each of the two other paths",
     },
     Contender {
+        label: "VMDT 2 of 2",
+        name: "vmdt",
+        policy: Some((2, 2)),
+        relays: 0,
+        about: "two nodes alone: all shares on the direct path (processor time only)",
+    },
+    Contender {
         label: "prototype 3 of 6",
         name: "pieces",
         policy: Some((3, 6)),
