@@ -70,6 +70,7 @@ pub struct NodeBuilder {
     request_timeout: Option<Duration>,
     allow_relay: bool,
     allow_open_peers: bool,
+    express: bool,
     hedging: Option<f64>,
     delivery: Option<f64>,
     allow_direct: bool,
@@ -102,6 +103,7 @@ impl Default for NodeBuilder {
             request_timeout: None,
             allow_relay: true,
             allow_open_peers: false,
+            express: true,
             hedging: None,
             delivery: None,
             allow_direct: true,
@@ -258,6 +260,16 @@ impl NodeBuilder {
     #[must_use]
     pub fn allow_open_peers(mut self, allow: bool) -> Self {
         self.allow_open_peers = allow;
+        self
+    }
+
+    /// Whether small messages may go as pieces without announcements, to members that do so too;
+    /// see [`CoreConfig::set_express`]. True by default. Without it each message is announced,
+    /// signed, to its receiver and its holders: more octets and more time for a small one, and a
+    /// receipt that names its holders.
+    #[must_use]
+    pub fn express(mut self, on: bool) -> Self {
+        self.express = on;
         self
     }
 
@@ -468,6 +480,7 @@ impl NodeBuilder {
             .set_allow_direct(self.allow_direct)
             .set_min_distinct_networks(self.min_distinct_networks)
             .set_rate_limit(self.rate_limit);
+        config.set_express(self.express);
         if let Some(fraction) = self.hedging {
             config.set_hedging(fraction);
         }

@@ -669,3 +669,22 @@ async fn a_group_that_can_not_be_sent_to_is_an_error_at_once() {
     let error = refused(cluster.send_to_all(b"x").await);
     assert_eq!(error, TransferError::EmptyGroup);
 }
+
+#[tokio::test]
+async fn a_node_without_express_announces_its_small_messages() {
+    for on in [true, false] {
+        let (_server, nodes, _) =
+            cluster(2, 3, |i, b| if i == 0 { b.express(on) } else { b }).await;
+        // the first may come before the members have agreed on anything
+        for _ in 0..8 {
+            let mut sending = nodes[0].send(nodes[1].id(), octets(100)).await.unwrap();
+            let (received, receipt) = tokio::join!(message(&nodes[1]), sending.delivered());
+            assert_eq!(received.1, octets(100));
+            receipt.unwrap();
+        }
+        let (sent, received) = tokio::join!(nodes[0].stats(), nodes[1].stats());
+        let (sent, received) = (sent.unwrap(), received.unwrap());
+        assert_eq!(sent.express_sent > 0, on, "{sent:?}");
+        assert_eq!(received.express_received > 0, on, "{received:?}");
+    }
+}

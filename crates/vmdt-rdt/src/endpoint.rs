@@ -513,6 +513,16 @@ impl Endpoint {
             .unwrap_or(Err(DatagramError::NoSession))
     }
 
+    /// Says that how fast the path to `peer` is will be of use: once it was quiet for a round trip
+    /// and 25 ms, ten full packets leave together, and how far apart their acknowledgments come
+    /// shows how fast the first flight of datagrams may leave
+    /// ([`Config::set_first_flight`](crate::Config::set_first_flight)). The result holds for ten
+    /// minutes; sooner, and on a session that is not sealed, that is limited, or whose first flight
+    /// is over, this does nothing.
+    pub fn measure_rate(&mut self, now: Instant, peer: NodeId) {
+        let _ = self.with_session(peer, |session| session.measure_rate(now));
+    }
+
     /// The most octets that a datagram to `peer` can have now; `None` without an established
     /// sealed session. It grows as path MTU discovery finds more, and falls back to the base size
     /// when larger packets stop arriving: what waits and is larger then is dropped and counted

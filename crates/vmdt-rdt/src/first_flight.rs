@@ -5,7 +5,8 @@
 //! that knows nothing: its window is small, or its model has only seen single packets. Instead of
 //! several round trips of growth the session sends one flight of a fixed size, paced over one round
 //! trip (Jump Start, draft-liu-tcpm-tcp-jumpstart; the cautions are those of careful resume,
-//! draft-ietf-tsvwg-careful-resume). Only while datagrams wait: flows have much to send, gain little
+//! draft-ietf-tsvwg-careful-resume), or at nine tenths of what a [train](crate::train) showed that
+//! the path carries. Only while datagrams wait: flows have much to send, gain little
 //! by it, and begin as their controller says.
 //!
 //! The controller sees the ACKs and losses of the flight as of any other packets, and is alone again
@@ -66,11 +67,16 @@ impl FirstFlight {
         }
     }
 
-    /// The rate in octets per second that spreads the flight over a round trip.
-    pub(crate) fn rate(&self, round_trip: Duration) -> u64 {
+    /// The rate in octets per second that spreads the flight over a round trip, or nine tenths of
+    /// what the path was measured to carry if that is more.
+    pub(crate) fn rate(&self, round_trip: Duration, measured: Option<u64>) -> u64 {
+        if self.window() == 0 {
+            return 0;
+        }
         let nanos = round_trip.as_nanos().max(1);
         let rate = u128::from(self.window()) * 1_000_000_000 / nanos;
-        u64::try_from(rate).unwrap_or(u64::MAX)
+        let measured = measured.map_or(0, |rate| rate - rate / 10);
+        u64::try_from(rate).unwrap_or(u64::MAX).max(measured)
     }
 
     /// Whether more is in flight than any sender starts with, and datagrams are among it.
@@ -137,10 +143,17 @@ mod tests {
     fn is_spread_over_one_round_trip() {
         let flight = FirstFlight::new(SIZE, DATAGRAM);
         assert_eq!(flight.window(), SIZE);
-        assert_eq!(flight.rate(MS * 500), 2 * SIZE);
-        assert_eq!(flight.rate(Duration::ZERO), SIZE * 1_000_000_000);
+        assert_eq!(flight.rate(MS * 500, None), 2 * SIZE);
+        assert_eq!(flight.rate(Duration::ZERO, None), SIZE * 1_000_000_000);
         let none = FirstFlight::new(0, DATAGRAM);
-        assert_eq!((none.window(), none.rate(MS)), (0, 0));
+        assert_eq!((none.window(), none.rate(MS, Some(SIZE))), (0, 0));
+    }
+
+    #[test]
+    fn is_faster_where_the_path_was_measured_to_be() {
+        let flight = FirstFlight::new(SIZE, DATAGRAM);
+        assert_eq!(flight.rate(MS * 500, Some(10 * SIZE)), 9 * SIZE);
+        assert_eq!(flight.rate(MS * 500, Some(SIZE)), 2 * SIZE, "no slower");
     }
 
     #[test]

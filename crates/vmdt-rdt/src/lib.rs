@@ -174,6 +174,7 @@ mod state;
 mod stats;
 mod timers;
 mod tombstones;
+mod train;
 
 pub use config::{Config, Integrity, LossDetection};
 pub use ecn::EcnCodepoint;

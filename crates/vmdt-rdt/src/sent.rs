@@ -35,6 +35,8 @@ pub(crate) enum Content {
     /// A HEARTBEAT padded to this payload size, to see whether the path carries it. Its loss
     /// says nothing of congestion.
     MtuProbe(u16),
+    /// A HEARTBEAT padded to the full size, of a train that measures the path. Like it.
+    Train,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -343,7 +345,7 @@ impl SentPackets {
     ) {
         self.in_flight -= u64::from(record.octets);
         self.eliciting -= 1;
-        if !matches!(record.content, Content::MtuProbe(_)) {
+        if !matches!(record.content, Content::MtuProbe(_) | Content::Train) {
             report.packets += 1;
             report.octets += u64::from(record.octets);
             report.newest_sent_at = report.newest_sent_at.max(Some(record.sent_at));

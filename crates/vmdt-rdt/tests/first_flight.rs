@@ -62,7 +62,18 @@ fn burst(
     loss: f64,
     queue: u64,
 ) -> Outcome {
-    run(factory, before, path, loss, queue, 64 << 10)
+    run(factory, before, path, loss, queue, 64 << 10, false)
+}
+
+/// The same after the path was measured.
+fn measured(
+    factory: &Arc<dyn ControllerFactory>,
+    before: Before,
+    path: (u64, Duration),
+    loss: f64,
+    queue: u64,
+) -> Outcome {
+    run(factory, before, path, loss, queue, 64 << 10, true)
 }
 
 /// The same with a first flight of so many octets.
@@ -73,6 +84,7 @@ fn run(
     loss: f64,
     queue: u64,
     flight: u64,
+    measure: bool,
 ) -> Outcome {
     let mut config = Config::default();
     config
@@ -84,6 +96,15 @@ fn run(
     let mut world = World::sealed(3, vec![config.clone(), config], &link);
     world.establish();
     world.run_for(rtt * 2);
+    if measure {
+        // both sides, as peers do
+        for (at, other) in [(0, 1), (1, 0)] {
+            let (now, peer) = (world.clock.now(), world.hosts[other].id);
+            world.hosts[at].endpoint.measure_rate(now, peer);
+            world.drive(at);
+        }
+        world.run_for(rtt * 8 + 300 * MS);
+    }
     if before != Before::Nothing {
         for n in 0..8 {
             world.send(0, 1, FlowId::CONTROL, vec![b'l'; 80 + 100 * n]);
@@ -201,13 +222,97 @@ fn a_slow_path_loses_no_more_than_the_flight_exceeds_its_queue() {
     }
 }
 
+#[test]
+fn on_a_path_that_was_measured_it_is_nearly_as_fast_as_the_path() {
+    for (name, factory) in factories() {
+        for before in FRESH {
+            for (rate, rtt) in [(100_000_000, 50 * MS), (30_000_000, 100 * MS)] {
+                let outcome = measured(&factory, before, (rate, rtt), 0.0, 64 << 10);
+                println!("{name:8} {before:8?} {outcome:?}");
+                // 44 of the 48 are the flight
+                let line = Duration::from_secs_f64(48.0 * 1500.0 * 8.0 / rate as f64);
+                let quick = rtt / 2 + line * 3 / 2 + 2 * MS;
+                let flight = outcome.arrived.unwrap() - rtt;
+                assert!(flight <= quick, "{name} {before:?} {outcome:?}");
+                assert_eq!(outcome.lost, 0, "{name} {before:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn measuring_makes_it_no_faster_than_the_path() {
+    for (name, factory) in factories() {
+        for before in FRESH {
+            // slower than a flight in a round trip: as without
+            let slow = (1_000_000, 20 * MS);
+            let outcome = measured(&factory, before, slow, 0.0, 16 << 10);
+            assert!(outcome.lost <= 44 - 11, "{name} {before:?} {outcome:?}");
+            // faster, with a queue of a few packets: the flight loses nothing
+            let quick = (20_000_000, 100 * MS);
+            let outcome = measured(&factory, before, quick, 0.0, 24 << 10);
+            println!("{name:8} {before:8?} {outcome:?}");
+            assert_eq!(outcome.lost, 0, "{name} {before:?} {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn a_path_is_measured_once_when_it_is_quiet_and_only_if_that_is_of_use() {
+    let link = LinkConfig::new().delay(10 * MS).rate(100_000_000, 64 << 10);
+    let sent = |world: &World| {
+        let stats = world.hosts[0].endpoint.stats(world.hosts[1].id).unwrap();
+        stats.packets_sent
+    };
+    let ask = |world: &mut World| {
+        let (now, peer) = (world.clock.now(), world.hosts[1].id);
+        world.hosts[0].endpoint.measure_rate(now, peer);
+        world.drive(0);
+    };
+    for (flight, train) in [(64 << 10, 10), (0, 0)] {
+        let mut config = Config::default();
+        config.set_first_flight(flight).unwrap();
+        let mut world = World::sealed(3, vec![config.clone(), config], &link);
+        world.establish();
+        world.run_for(SEC);
+        let before = sent(&world);
+        ask(&mut world);
+        world.run_for(MS);
+        assert_eq!(sent(&world), before + train, "it was quiet");
+        ask(&mut world);
+        world.run_for(SEC);
+        assert_eq!(sent(&world), before + train, "it is known");
+    }
+    let config = Config::default();
+    let mut world = World::sealed(3, vec![config.clone(), config], &link);
+    world.establish();
+    let before = sent(&world);
+    ask(&mut world);
+    for _ in 0..20 {
+        world.send(0, 1, FlowId::CONTROL, vec![b'l'; 80]);
+        world.run_for(20 * MS);
+    }
+    assert!(sent(&world) < before + 50, "what else there is goes first");
+    let busy = sent(&world);
+    world.run_for(SEC);
+    assert!(sent(&world) >= busy + 10);
+}
+
 /// What the first flight changes: without it the same burst takes two round trips and more.
 #[test]
 fn without_it_a_burst_waits_for_the_window() {
     for (name, factory) in factories() {
         let path = (10_000_000, 50 * MS);
-        let with = run(&factory, Before::Lines, path, 0.0, 64 << 10, 64 << 10);
-        let without = run(&factory, Before::Lines, path, 0.0, 64 << 10, 0);
+        let with = run(
+            &factory,
+            Before::Lines,
+            path,
+            0.0,
+            64 << 10,
+            64 << 10,
+            false,
+        );
+        let without = run(&factory, Before::Lines, path, 0.0, 64 << 10, 0, false);
         assert!(
             without.arrived.unwrap() > with.arrived.unwrap() * 3 / 2,
             "{name}: {without:?} against {with:?}"

@@ -288,7 +288,7 @@ impl Core {
             Message::ShareRepair { repair } => self.on_repair(now, from, &repair.0),
             Message::Receipts { receipts } => self.on_receipts(from, &receipts),
             Message::ExpressOpen { opening } => self.on_express_open(now, from, &opening),
-            Message::ExpressOk { id } => self.on_express_ok(from, id),
+            Message::ExpressOk { id } => self.on_express_ok(now, from, id),
             _ => self.stats.bad_lines += 1,
         }
     }

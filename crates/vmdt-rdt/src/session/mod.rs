@@ -49,6 +49,7 @@ use crate::sent::{SentPackets, Settled};
 use crate::skip::Skips;
 use crate::state::{SessionState, StateCell, Transition};
 use crate::stats::PathStats;
+use crate::train::Train;
 
 /// Smallest payload a peer can hold us to.
 const MIN_PAYLOAD: u16 = 64;
@@ -145,6 +146,8 @@ pub(crate) struct Session {
     rtt: RttEstimator,
     controller: Box<dyn Controller>,
     first_flight: FirstFlight,
+    /// Once the path's rate was wanted.
+    train: Option<Box<Train>>,
     pacer: Pacer,
     delivery: DeliveryRate,
     /// The user's limit.
@@ -233,6 +236,7 @@ impl Session {
             rtt: RttEstimator::new(config.initial_rtt),
             controller: config.congestion.build(now, datagram),
             first_flight: config.new_flight(datagram),
+            train: None,
             pacer: Pacer::new(datagram),
             delivery: DeliveryRate::new(now),
             limiter: None,
@@ -825,7 +829,7 @@ impl Session {
 
     fn update_pacing(&mut self, now: Instant) {
         let window = self.controller.window();
-        let flight = self.first_flight_rate();
+        let flight = self.first_flight_rate(now);
         let rate = match self.controller.pacing_rate() {
             Some(rate) => rate.max(flight),
             None if window <= self.first_flight.window() && flight > 0 => flight,
@@ -848,12 +852,39 @@ impl Session {
         self.controller.window().max(flight)
     }
 
-    fn first_flight_rate(&self) -> u64 {
+    fn first_flight_rate(&self, now: Instant) -> u64 {
         if self.takes_first_flight() {
-            self.first_flight.rate(self.rtt.smoothed())
+            let measured = self.train.as_ref().and_then(|train| train.rate(now));
+            self.first_flight.rate(self.rtt.smoothed(), measured)
         } else {
             0
         }
+    }
+
+    /// How fast the path is will be of use soon.
+    pub(crate) fn measure_rate(&mut self, now: Instant) {
+        let wanted = self.first_flight.window() > 0 && self.protection.is_some();
+        if wanted && self.limiter.is_none() {
+            let train = self.train.get_or_insert_with(|| Box::new(Train::new()));
+            train.ask(now);
+        }
+    }
+
+    /// Whether a train may leave on the path as it is.
+    fn may_measure(&self) -> bool {
+        self.unproven.is_none() && self.limiter.is_none() && self.rtt.has_sample()
+    }
+
+    /// When the path will have been quiet for so long that a train may leave.
+    fn train_at(&self) -> Option<Instant> {
+        let train = self.train.as_ref()?;
+        if self.sent.in_flight() > 0 || !self.may_measure() {
+            return None;
+        }
+        let sent = self.sent.last_eliciting_at();
+        let quiet_since = sent.map_or(self.last_received, |at| at.max(self.last_received));
+        let turns = 1 + u32::from(self.local > self.peer);
+        train.due_at(quiet_since, self.rtt.smoothed(), turns)
     }
 
     /// Whether the first flight is for what waits: datagrams, on a path that was measured. Flows

@@ -340,6 +340,7 @@ impl Session {
         self.rtt = RttEstimator::new(self.config.initial_rtt);
         self.controller = self.config.congestion.build(now, datagram);
         self.first_flight = self.config.new_flight(datagram);
+        self.train = None;
         self.pacer = Pacer::new(datagram);
         if let Some((base, ceiling)) = self.config.mtu_discovery {
             // What the old path carried the new one may not; the peer's bound stays.

@@ -48,7 +48,9 @@ impl Session {
             self.sent
                 .on_ack(*range.start(), *range.end(), |packet| settled.push(packet));
         }
-        if let Some(packet) = settled.iter().find(|packet| packet.number == largest) {
+        let newest = settled.iter().find(|packet| packet.number == largest);
+        // A train waits in a queue that it made itself.
+        if let Some(packet) = newest.filter(|packet| packet.content != Content::Train) {
             let sample = now.saturating_duration_since(packet.sent_at);
             let delay = Duration::from_micros(u64::from(ack.delay_us));
             self.rtt.update(sample, delay, self.config.max_ack_delay);
@@ -72,6 +74,17 @@ impl Session {
         }
         if known.is_none_or(|known| largest > known) {
             self.on_marks(now, &ack, &settled);
+        }
+        let train = settled
+            .iter()
+            .filter(|packet| packet.content == Content::Train && !packet.spurious)
+            .map(|packet| u64::from(packet.octets));
+        let (packets, octets) =
+            train.fold((0, 0), |(count, sum), octets| (count + 1, sum + octets));
+        if packets > 0
+            && let Some(train) = &mut self.train
+        {
+            train.on_acked(now, packets, octets);
         }
         self.detect_lost(now);
         self.reward(now, &settled);
@@ -173,7 +186,7 @@ impl Session {
                     self.send.reopen(notice.flow);
                 }
             }
-            Content::Heartbeat | Content::Datagram => {}
+            Content::Heartbeat | Content::Datagram | Content::Train => {}
             Content::MtuProbe(size) => {
                 self.mtu.on_probe_acked(now, size);
                 self.adopt_payload();
@@ -371,7 +384,7 @@ fn requeue(
             }
         }
         Content::Datagram => stats.datagrams_lost += 1,
-        Content::Heartbeat => {}
+        Content::Heartbeat | Content::Train => {}
         Content::MtuProbe(size) => mtu.on_probe_lost(size),
     }
 }

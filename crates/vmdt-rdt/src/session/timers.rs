@@ -92,6 +92,11 @@ impl Session {
                 self.heartbeat = Some(flow);
             }
         }
+        if self.train_at().is_some_and(|at| at <= now)
+            && let Some(train) = &mut self.train
+        {
+            train.on_quiet();
+        }
         if self.keep_alive_at().is_some_and(|at| at <= now) && self.heartbeat.is_none() {
             self.heartbeat = Some(FlowId::CONTROL);
         }
@@ -124,7 +129,7 @@ impl Session {
                 .as_ref()
                 .and_then(|protection| protection.confirmation_at()),
         );
-        let mut content = [None; 5];
+        let mut content = [None; 6];
         let room = self.allowance();
         if room < self.full_allowance() {
             // What may not be sent has no deadline: it would pass without effect.
@@ -138,6 +143,7 @@ impl Session {
                 self.persist_at,
                 self.keep_alive_at(),
                 self.recv.hole_deadline(),
+                self.train_at(),
             ];
         }
         always

@@ -425,7 +425,11 @@ impl Session {
                 return self.send_notice(now, buf);
             }
             Some(
-                Content::Notice(_) | Content::Heartbeat | Content::Datagram | Content::MtuProbe(_),
+                Content::Notice(_)
+                | Content::Heartbeat
+                | Content::Datagram
+                | Content::MtuProbe(_)
+                | Content::Train,
             )
             | None => {}
         }
@@ -448,7 +452,7 @@ impl Session {
         if !waiting {
             self.note_app_limited();
             self.arm_persist(now);
-            return false;
+            return self.send_train(now, buf);
         }
         let datagram = self.datagram();
         if self.sent.in_flight() + datagram > self.window() {
@@ -512,6 +516,11 @@ impl Session {
         }
         let in_flight = self.sent.in_flight();
         self.controller.on_sent(now, u64::from(octets), in_flight);
+        if content != Content::Train
+            && let Some(train) = &mut self.train
+        {
+            train.on_other();
+        }
         let datagram = content == Content::Datagram;
         self.first_flight.on_sent(now, in_flight, datagram);
         number
@@ -554,6 +563,28 @@ impl Session {
         self.mtu.on_probe_sent(size);
         let padding = usize::from(size) - self.config.trailer_octets();
         let number = self.track(now, self.framing() + padding, Content::MtuProbe(size));
+        let header = self.header(PacketType::Heartbeat, FlowId::CONTROL, number);
+        let fill = |out: &mut Vec<u8>| out.resize(out.len() + padding, 0);
+        self.put(now, buf, (header, number), fill)
+    }
+
+    /// Measures a path on which there is nothing else to send.
+    fn send_train(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let leaving = self.train.as_ref().is_some_and(|train| train.is_leaving());
+        if !leaving || !self.may_measure() {
+            return false;
+        }
+        // It is no longer than what the pacer lets leave at once.
+        let datagram = self.datagram();
+        if let Some(at) = self.pacer.delay(now, datagram) {
+            self.pacing_at = Some(at);
+            return false;
+        }
+        if let Some(train) = &mut self.train {
+            train.on_sent(now, self.rtt.min());
+        }
+        let padding = self.max_payload;
+        let number = self.track(now, self.framing() + padding, Content::Train);
         let header = self.header(PacketType::Heartbeat, FlowId::CONTROL, number);
         let fill = |out: &mut Vec<u8>| out.resize(out.len() + padding, 0);
         self.put(now, buf, (header, number), fill)

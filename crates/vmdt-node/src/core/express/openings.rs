@@ -167,7 +167,7 @@ impl Core {
     }
 
     /// A peer has taken an opening.
-    pub(in crate::core) fn on_express_ok(&mut self, from: NodeId, id: u32) {
+    pub(in crate::core) fn on_express_ok(&mut self, now: Instant, from: NodeId, id: u32) {
         let pair = self.express.pairs.get_mut(&from);
         let answered = pair.and_then(|pair| {
             let (open, _) = pair.asked.take_if(|(open, _)| open.channel.id() == id)?;
@@ -175,8 +175,10 @@ impl Core {
             pair.able = true;
             Some(())
         });
-        if answered.is_none() {
-            self.stats.bad_lines += 1;
+        match answered {
+            // bursts may come: how fast may the first one leave?
+            Some(()) => self.rdt.measure_rate(now, from),
+            None => self.stats.bad_lines += 1,
         }
     }
 }
