@@ -182,10 +182,19 @@ fn many_small_messages_at_once_lose_no_round_trip_to_six_percent_loss() {
 
 #[test]
 fn three_paths_carry_more_than_any_two_of_them() {
-    for (loss, least) in [(0.0, 0.83), (0.01, 0.81), (0.06, 0.72)] {
-        let mut w = cluster(1, 4, (4, 3), link(20_000_000, loss), |_| {});
+    let cases = [(0.0, 0.85), (0.01, 0.83), (0.06, 0.74)];
+    for (seed, (loss, least)) in (1..4).flat_map(|seed| cases.map(|case| (seed, case))) {
+        let mut w = cluster(seed, 4, (4, 3), link(20_000_000, loss), |_| {});
         let whole = content(20 << 20);
         let id = w.send(0, 1, Some("f"), whole.clone()).unwrap();
+        // sessions that carried little begin as fast as new ones
+        let begun = w.now();
+        let first = |e: &vmdt_node::Event| matches!(e, vmdt_node::Event::FileProgress { .. });
+        w.run_until(Duration::from_secs(60), |w| {
+            w.hosts[1].events.iter().any(first)
+        })
+        .unwrap();
+        let first = w.now() - begun;
         w.run_until(Duration::from_secs(60), |w| {
             w.hosts[0].done.contains_key(&id)
         })
@@ -193,13 +202,14 @@ fn three_paths_carry_more_than_any_two_of_them() {
         let receipt = w.hosts[0].done[&id].as_ref().unwrap();
         let rate = whole.len() as f64 * 8.0 / receipt.took.as_secs_f64();
         println!(
-            "loss {loss}: {:?}, {:.2} of the sum; {:?} {:?}",
+            "seed {seed}, loss {loss}: first {first:?}, {:?}, {:.3} of the sum; {:?} {:?}",
             receipt.took,
             rate / 60e6,
             receipt.paths,
             stats(&w, 1).hedging
         );
         assert!(rate >= least * 60e6, "{rate} at {loss}");
+        assert!(loss > 0.0 || first <= RTT * 5 / 2, "{first:?}");
         w.check_privacy(3, &[0, 1]).unwrap();
     }
 }
@@ -226,7 +236,9 @@ fn pause_when_a_path_dies(seed: u64) -> Duration {
     }
     w.hosts[0].done[&id].as_ref().unwrap();
     assert!(stats(&w, 0).late_paths > 0);
-    assert!(stats(&w, 0).moved_shares > 0);
+    // what was under way, and no more of it than the path had to send soon
+    let moved = stats(&w, 0).moved_shares;
+    assert!((1..=20).contains(&moved), "{moved}");
     let late = w.hosts[0]
         .events
         .iter()
@@ -240,8 +252,8 @@ fn when_a_path_dies_the_others_go_on_within_a_few_round_trips() {
     let mut pauses: Vec<Duration> = (0..9).map(pause_when_a_path_dies).collect();
     println!("the longest pauses were {pauses:?}");
     pauses.sort();
-    assert!(pauses[4] <= RTT * 8, "{pauses:?}");
-    assert!(pauses[8] <= RTT * 12, "{pauses:?}");
+    assert!(pauses[4] <= RTT * 3, "{pauses:?}");
+    assert!(pauses[8] <= RTT * 5, "{pauses:?}");
 }
 
 #[test]

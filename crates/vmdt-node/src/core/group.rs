@@ -401,6 +401,7 @@ impl Core {
                             Turn::Active
                         },
                         priority,
+                        segment: None,
                     });
                 }
             }

@@ -51,6 +51,8 @@ pub(crate) struct Parcel {
     /// Its place among those that wait for the same path.
     pub(crate) turn: Turn,
     pub(crate) priority: Priority,
+    /// The transfer and segment it is of, where they are known.
+    pub(crate) segment: Option<(MessageId, u32)>,
 }
 
 impl Parcel {
@@ -203,6 +205,7 @@ impl Core {
             from_pool,
             turn,
             priority,
+            segment,
             ..
         } = parcel;
         if self.path_is_down(to) {
@@ -220,7 +223,7 @@ impl Core {
             return false;
         };
         let share = QueuedShare::new(flow, parcel.parts, from_pool, (turn, priority));
-        peer.enqueue(share);
+        peer.enqueue(share.of(segment));
         self.ensure_path(now, to);
         self.pump(now, to);
         true

@@ -263,6 +263,8 @@ pub struct Core {
     peers: BTreeMap<NodeId, Peer>,
     /// Peers whose next share waits until the transport has sent most of the one before.
     held_back: BTreeSet<NodeId>,
+    /// Transfers that go on when a path has less to send.
+    ahead: BTreeSet<MessageId>,
     limits: limits::Limits,
     /// Octets of shares that are arriving from all peers.
     arriving: usize,
@@ -354,6 +356,7 @@ impl Core {
             config,
             peers: BTreeMap::new(),
             held_back: BTreeSet::new(),
+            ahead: BTreeSet::new(),
             limits: limits::Limits::default(),
             arriving: 0,
             outgoing: BTreeMap::new(),
@@ -678,6 +681,7 @@ impl Core {
                 break;
             }
         }
+        self.pump_ahead(now);
         if self.tick_at.is_none() {
             let busy = !self.outgoing.is_empty()
                 || !self.incoming.is_empty()

@@ -44,7 +44,8 @@ pub(crate) enum Path {
 /// The order in which shares leave on one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Turn {
-    /// What stands in for something that is late: the receiver waits for it.
+    /// What stands in for something that is late: the receiver waits for it. Among the shares of its
+    /// own transfer it has the place of its segment, since what comes before is waited for sooner.
     Urgent,
     /// What goes on to the receiver at once.
     Active,
@@ -63,6 +64,8 @@ pub(crate) struct QueuedShare {
     /// Its place in the queue.
     pub(crate) turn: Turn,
     pub(crate) priority: Priority,
+    /// The transfer and segment it is of, where they are known.
+    pub(crate) segment: Option<(MessageId, u32)>,
     /// Its place among those of its turn.
     tag: u64,
     /// Some of it may have been written.
@@ -83,9 +86,15 @@ impl QueuedShare {
             from_pool,
             turn,
             priority,
+            segment: None,
             tag: 0,
             begun: false,
         }
+    }
+
+    /// A share of this segment of this transfer.
+    pub(crate) fn of(self, segment: Option<(MessageId, u32)>) -> QueuedShare {
+        QueuedShare { segment, ..self }
     }
 
     /// Octets still to be written.
@@ -214,14 +223,56 @@ impl Peer {
         self.queue.iter().map(QueuedShare::octets).sum()
     }
 
+    /// Octets of shares of a transfer that wait for the path.
+    pub(crate) fn waiting_of(&self, transfer: MessageId) -> usize {
+        let own = |q: &&QueuedShare| q.segment.is_some_and(|(id, _)| id == transfer);
+        self.queue.iter().filter(own).map(QueuedShare::octets).sum()
+    }
+
     /// Puts a share in its place: behind those that began, and among those of its turn as its
-    /// priority says.
+    /// priority says. One that is urgent goes before whatever its own transfer has for later
+    /// segments, and behind what it has for earlier ones.
     pub(crate) fn enqueue(&mut self, mut share: QueuedShare) {
+        if let Some(at) = self.among_its_own(&share) {
+            let neighbour = |at: usize| self.queue.get(at).map(|other| (other.turn, other.tag));
+            // it takes the turn of the one it goes before, or else behind
+            if let Some(place) = neighbour(at).filter(|_| self.is_its_own(&share, at)) {
+                (share.turn, share.tag) = place;
+            } else if let Some(place) = at.checked_sub(1).and_then(neighbour) {
+                (share.turn, share.tag) = place;
+            }
+            self.queue.insert(at, share);
+            return;
+        }
         share.tag = self.fair.tag(share.priority, share.octets());
         let place = (share.turn, share.tag);
         let before = |other: &QueuedShare| other.begun || (other.turn, other.tag) <= place;
         let at = self.queue.partition_point(before);
         self.queue.insert(at, share);
+    }
+
+    /// Whether a share in the queue is of the same transfer and wanted at once.
+    fn is_its_own(&self, share: &QueuedShare, at: usize) -> bool {
+        let transfer = |share: &QueuedShare| share.segment.map(|(transfer, _)| transfer);
+        self.queue.get(at).is_some_and(|other| {
+            !other.begun && other.turn < Turn::Frozen && transfer(other) == transfer(share)
+        })
+    }
+
+    /// The place of an urgent share among those of its transfer, where some wait.
+    fn among_its_own(&self, share: &QueuedShare) -> Option<usize> {
+        if share.turn != Turn::Urgent || share.segment.is_none() {
+            return None;
+        }
+        let own = || (0..self.queue.len()).filter(|at| self.is_its_own(share, *at));
+        let later = |at: &usize| {
+            self.queue
+                .get(*at)
+                .is_some_and(|q| q.segment > share.segment)
+        };
+        own()
+            .find(later)
+            .or_else(|| own().next_back().map(|last| last + 1))
     }
 
     /// The first share in the queue begins to be written.
@@ -315,4 +366,76 @@ pub(crate) fn share_index(flow: FlowId) -> Option<NonZeroU8> {
 /// Whether a flow carries this share.
 pub(crate) fn carries(flow: &FlowId, message: MessageId, index: NonZeroU8) -> bool {
     flow.message == message && share_index(*flow) == Some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARE: usize = 1000;
+
+    fn transfer(number: u8) -> MessageId {
+        MessageId::from_random([number; 12])
+    }
+
+    fn share(of: Option<(u8, u32)>, turn: Turn) -> QueuedShare {
+        let (number, segment) = of.unwrap_or((99, 99));
+        let flow = FlowId {
+            message: MessageId::from_random([number, segment as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            index: ShareIndex::new(1).unwrap(),
+        };
+        QueuedShare::new(
+            flow,
+            vec![Bytes::from_static(&[0; SHARE])],
+            false,
+            (turn, Priority::Normal),
+        )
+        .of(of.map(|(number, segment)| (transfer(number), segment)))
+    }
+
+    fn peer() -> Peer {
+        #[allow(clippy::disallowed_methods)]
+        Peer::new(Instant::now())
+    }
+
+    /// Transfer and segment of what waits, in order.
+    fn order(peer: &Peer) -> Vec<(u8, u32)> {
+        let of = |q: &QueuedShare| {
+            let (id, segment) = q.segment?;
+            (0..9).find(|n| transfer(*n) == id).map(|n| (n, segment))
+        };
+        peer.queue
+            .iter()
+            .map(|q| of(q).unwrap_or((99, 99)))
+            .collect()
+    }
+
+    #[test]
+    fn what_stands_in_for_a_late_share_has_the_place_of_its_segment() {
+        let mut peer = peer();
+        for segment in [3, 5, 7] {
+            peer.enqueue(share(Some((1, segment)), Turn::Active));
+        }
+        for segment in [6, 2, 8, 4] {
+            peer.enqueue(share(Some((1, segment)), Turn::Urgent));
+        }
+        peer.enqueue(share(Some((1, 9)), Turn::Active));
+        let expected: Vec<(u8, u32)> = (2..10).map(|segment| (1, segment)).collect();
+        assert_eq!(order(&peer), expected);
+    }
+
+    #[test]
+    fn what_is_urgent_goes_before_other_transfers_and_behind_what_began() {
+        let mut peer = peer();
+        peer.enqueue(share(Some((2, 1)), Turn::Active));
+        peer.begin();
+        peer.enqueue(share(Some((2, 2)), Turn::Active));
+        peer.enqueue(share(Some((1, 8)), Turn::Urgent));
+        peer.enqueue(share(Some((1, 5)), Turn::Urgent));
+        peer.enqueue(share(None, Turn::Urgent));
+        peer.enqueue(share(Some((2, 3)), Turn::Frozen));
+        peer.enqueue(share(Some((2, 9)), Turn::Active));
+        let expected = [(2, 1), (1, 5), (1, 8), (99, 99), (2, 2), (2, 9), (2, 3)];
+        assert_eq!(order(&peer), expected);
+    }
 }

@@ -15,6 +15,7 @@ use vmdt_wire::{Caps, MessageId, NodeId};
 use super::Core;
 use super::event::Event;
 use super::outgoing::Outgoing;
+use super::peer::Path;
 
 /// Transfers whose last placement is remembered after their end.
 const MAX_EXPLAINED: usize = 256;
@@ -25,14 +26,21 @@ const UNKNOWN_RATE: f64 = 1_250_000.0;
 const PRIOR_PACKETS: f64 = 30.0;
 /// Probes in a row without a sign of life after which a path seems dead.
 const SUSPECT_PROBES: u64 = 2;
-/// Octets under way of which something would have come back: with so many, one probe is enough.
+/// Octets under way of which something would have come back: with so many, one probe is enough, or
+/// a silence that is longer than any round trip of late.
 const FULL_FLIGHT: u64 = 10 * PACKET as u64;
+/// No shorter silence says anything: whoever is to answer may be busy for so long.
+const LEAST_SILENCE: Duration = Duration::from_millis(20);
+/// A longer pause between two looks was this node's own, and is no silence of the path.
+const OWN_PAUSE: Duration = Duration::from_millis(10);
 /// The reliability of a path that seems dead: it is the last to be chosen.
 const SUSPECT: f64 = 0.02;
 /// Packets that an announcement takes, about.
 const LINE_PACKETS: u32 = 2;
 /// How often paths are looked at for one that seems dead.
 const LOOK: Duration = Duration::from_millis(2);
+/// How far ahead of its sending a path is given shares of a long transfer.
+const AHEAD: Duration = Duration::from_millis(40);
 /// Octets that fit a packet, about.
 const PACKET: usize = 1_200;
 
@@ -45,6 +53,9 @@ pub(crate) struct Pulse {
     /// Something came directly since the detour began.
     direct: bool,
     probes: u64,
+    looked_at: Option<Instant>,
+    /// For how long nothing has come while a full flight was under way.
+    silence: Duration,
     /// Nothing comes back although it is asked for.
     pub(crate) suspect: bool,
     /// Part of the packets that was lost lately, and of how many.
@@ -54,7 +65,11 @@ pub(crate) struct Pulse {
 
 impl Pulse {
     /// Looks again. Returns whether the path has begun to seem dead.
-    pub(crate) fn look(&mut self, stats: &PathStats) -> bool {
+    ///
+    /// Probes tell that of a path with little to send. With a full flight under way they come late,
+    /// since each packet that still leaves puts them off; but then the first of the flight was to be
+    /// answered after a round trip, and silence says it sooner.
+    pub(crate) fn look(&mut self, now: Instant, stats: &PathStats) -> bool {
         let (sent, lost) = (stats.packets_sent, stats.packets_lost);
         if sent < self.counted.0 {
             // another session
@@ -65,20 +80,29 @@ impl Pulse {
             self.lately = Some(self.lately.map_or(part, |old| old * 0.5 + part * 0.5));
             self.counted = (sent, lost);
         }
+        let passed = self
+            .looked_at
+            .replace(now)
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let received = stats.packets_received.saturating_sub(self.detoured);
         if received != self.received {
             self.received = received;
             self.direct = true;
             self.probes = stats.probe_timeouts;
+            self.silence = Duration::ZERO;
             self.suspect = false;
             return false;
         }
-        let enough = if stats.bytes_in_flight >= FULL_FLIGHT {
-            1
+        let full = stats.bytes_in_flight >= FULL_FLIGHT;
+        self.silence = if full {
+            self.silence + passed.min(OWN_PAUSE)
         } else {
-            SUSPECT_PROBES
+            Duration::ZERO
         };
-        let silent = stats.probe_timeouts.saturating_sub(self.probes) >= enough;
+        let enough = if full { 1 } else { SUSPECT_PROBES };
+        let round = stats.srtt + stats.rttvar * 4;
+        let silent = stats.probe_timeouts.saturating_sub(self.probes) >= enough
+            || !stats.srtt.is_zero() && self.silence > round.max(LEAST_SILENCE);
         silent && !std::mem::replace(&mut self.suspect, true)
     }
 
@@ -96,6 +120,14 @@ impl Pulse {
     /// Whether something has come directly since the detour began.
     pub(crate) fn has_come_directly(&self) -> bool {
         self.direct
+    }
+}
+
+/// Octets per second that a path carries. Until it was full once, the window says what can be tried.
+fn rate_of(stats: &PathStats) -> f64 {
+    match stats.bandwidth {
+        Some(measured) => measured as f64,
+        None => stats.cwnd as f64 / stats.srtt.as_secs_f64().max(0.001),
     }
 }
 
@@ -203,11 +235,7 @@ impl Core {
         if let Some(stats) = self.measured(peer) {
             path.srtt = stats.srtt;
             path.rttvar = stats.rttvar;
-            // until the path was full once, the window says what can be tried
-            path.rate = match stats.bandwidth {
-                Some(measured) => measured as f64,
-                None => stats.cwnd as f64 / stats.srtt.as_secs_f64().max(0.001),
-            };
+            path.rate = rate_of(&stats);
             path.queued = stats.queued as u64;
             let lost = stats.packets_lost as f64 + usual_loss * PRIOR_PACKETS;
             path.loss = lost / (stats.packets_sent as f64 + PRIOR_PACKETS);
@@ -219,6 +247,35 @@ impl Core {
             path.queued = path.queued.saturating_add(known.waiting_octets() as u64);
         }
         path
+    }
+
+    /// Whether the path on which the next share of a transfer would go has enough to send for now.
+    /// What is not yet given to a path can still go by whichever is free first, and need not be
+    /// moved when one dies.
+    pub(super) fn is_ahead(&self, out: &Outgoing) -> bool {
+        if out.open || out.group.is_some() || out.is_small() {
+            return false;
+        }
+        let (usual, octets) = (self.usual_loss(), out.next_share() as u64);
+        let members = self.member.cluster(out.cluster);
+        let members = members.into_iter().flat_map(|c| c.members());
+        let members = members.map(|(id, _)| (id, Carrier::Member(id)));
+        let direct = self.config.allow_direct;
+        let direct = direct.then_some((out.to, Carrier::Direct));
+        direct
+            .into_iter()
+            .chain(members.filter(|(id, _)| out.may_hold(*id)))
+            .filter_map(|(peer, carrier)| {
+                let known = self.peers.get(&peer)?;
+                let up = known.path == Path::Up && !known.pulse.suspect;
+                self.measured(peer).filter(|_| up)?;
+                let lane = self.lane(out.to, carrier, usual, octets);
+                let most = lane.goodput() * AHEAD.as_secs_f64();
+                let busy = known.waiting_of(out.id) as f64 > most;
+                Some((lane.completion(octets), busy))
+            })
+            .min()
+            .is_some_and(|(_, busy)| busy)
     }
 
     /// The whole way of a share: through a member it takes two hops, of which the second is taken to
@@ -236,6 +293,30 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// The way of a share of so many octets among many: what is under way already is not waited
+    /// for, and a member has to have all of it before it hands it on.
+    pub(super) fn lane(
+        &self,
+        to: NodeId,
+        carrier: Carrier,
+        usual_loss: f64,
+        octets: u64,
+    ) -> PathEstimate {
+        let mut lane = self.way(to, carrier, usual_loss);
+        let peer = match carrier {
+            Carrier::Member(id) => id,
+            Carrier::Direct | Carrier::Server => to,
+        };
+        let under_way = self.measured(peer).map_or(0, |stats| stats.bytes_in_flight);
+        lane.queued = lane.queued.saturating_sub(under_way);
+        if peer != to {
+            let again = Duration::try_from_secs_f64(octets as f64 / lane.goodput());
+            // the estimate counts half of a round trip
+            lane.srtt += again.unwrap_or_default() * 2;
+        }
+        lane
     }
 
     fn quality(&self, now: Instant, to: NodeId, carrier: Carrier, usual_loss: f64) -> Quality {
@@ -357,7 +438,7 @@ impl Core {
             .iter_mut()
             .filter_map(|(id, peer)| {
                 let stats = self.rdt.stats(*id)?;
-                peer.pulse.look(&stats).then_some(*id)
+                peer.pulse.look(now, &stats).then_some(*id)
             })
             .collect();
         for id in dead {
@@ -406,31 +487,100 @@ impl Core {
 mod tests {
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
+
+    #[allow(clippy::disallowed_methods)]
+    fn base() -> Instant {
+        Instant::now()
+    }
+
+    fn stats(received: u64, in_flight: u64) -> PathStats {
+        let mut stats = PathStats::default();
+        stats.srtt = MS * 50;
+        stats.rttvar = MS * 5;
+        stats.packets_received = received;
+        stats.bytes_in_flight = in_flight;
+        stats
+    }
+
+    /// When the path begins to seem dead if it is looked at every so often, within a second.
+    fn dead_after(every: Duration, stats: &PathStats) -> Option<Duration> {
+        let (mut pulse, begun) = (Pulse::default(), base());
+        assert!(!pulse.look(begun, stats));
+        let mut passed = Duration::ZERO;
+        while passed < Duration::from_secs(1) {
+            passed += every;
+            if pulse.look(begun + passed, stats) {
+                return Some(passed);
+            }
+        }
+        None
+    }
+
     #[test]
     fn a_path_is_suspect_after_probes_without_an_answer_and_until_one_comes() {
-        let mut pulse = Pulse::default();
+        let (mut pulse, now) = (Pulse::default(), base());
         let mut stats = PathStats::default();
         stats.packets_received = 5;
-        assert!(!pulse.look(&stats));
+        assert!(!pulse.look(now, &stats));
         stats.probe_timeouts = 1;
-        assert!(!pulse.look(&stats), "one may be a loss");
+        assert!(!pulse.look(now, &stats), "one may be a loss");
         stats.probe_timeouts = 2;
-        assert!(pulse.look(&stats));
-        assert!(!pulse.look(&stats), "said once");
+        assert!(pulse.look(now, &stats));
+        assert!(!pulse.look(now, &stats), "said once");
         assert!(pulse.suspect);
         stats.packets_received = 6;
-        assert!(!pulse.look(&stats));
+        assert!(!pulse.look(now, &stats));
         assert!(!pulse.suspect);
         stats.probe_timeouts = 3;
-        assert!(!pulse.look(&stats), "counted anew");
+        assert!(!pulse.look(now, &stats), "counted anew");
         stats.packets_received = 7;
         stats.bytes_in_flight = FULL_FLIGHT;
-        assert!(!pulse.look(&stats));
+        assert!(!pulse.look(now, &stats));
         stats.probe_timeouts = 4;
         assert!(
-            pulse.look(&stats),
+            pulse.look(now, &stats),
             "of so much something would have come back"
         );
+    }
+
+    #[test]
+    fn a_full_flight_that_nothing_answers_is_a_dead_path_after_a_round_trip() {
+        let full = stats(1, FULL_FLIGHT);
+        let after = dead_after(MS * 2, &full).unwrap();
+        assert!(after > MS * 70 && after < MS * 80, "{after:?}");
+        assert_eq!(dead_after(MS * 2, &stats(1, FULL_FLIGHT - 1)), None);
+        let mut near = full;
+        (near.srtt, near.rttvar) = (MS / 10, MS / 100);
+        let after = dead_after(MS * 2, &near).unwrap();
+        assert!(after >= LEAST_SILENCE, "{after:?}");
+    }
+
+    #[test]
+    fn whatever_comes_ends_the_silence_and_the_suspicion() {
+        let (mut pulse, begun) = (Pulse::default(), base());
+        for round in 0..100u32 {
+            // something comes every 60 ms
+            let stats = stats(u64::from(1 + round / 30), FULL_FLIGHT);
+            assert!(!pulse.look(begun + MS * 2 * round, &stats));
+        }
+        assert!(!pulse.suspect);
+        for round in 100..200u32 {
+            pulse.look(begun + MS * 2 * round, &stats(4, FULL_FLIGHT));
+        }
+        assert!(pulse.suspect);
+        pulse.look(begun + MS * 401, &stats(5, FULL_FLIGHT));
+        assert!(!pulse.suspect);
+    }
+
+    #[test]
+    fn a_node_that_stood_still_itself_blames_no_path() {
+        let (mut pulse, begun) = (Pulse::default(), base());
+        let full = stats(1, FULL_FLIGHT);
+        pulse.look(begun, &full);
+        pulse.look(begun + MS * 2, &full);
+        assert!(!pulse.look(begun + MS * 500, &full));
+        assert!(!pulse.suspect);
     }
 
     #[test]

@@ -706,6 +706,7 @@ impl Core {
             from_pool: true,
             turn: if asked { Turn::Urgent } else { Turn::Active },
             priority: vmdt_rdt::Priority::Normal,
+            segment: None,
         };
         if !self.send_share(now, receiver, parcel) {
             // the lease ends by itself; then it is offered again

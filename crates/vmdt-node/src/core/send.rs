@@ -190,13 +190,13 @@ impl Core {
     }
 
     /// The paths of a transfer as they are now, with what waits on them.
-    fn paths_for(&self, to: NodeId, carriers: &Carriers) -> Scheduler {
+    fn paths_for(&self, to: NodeId, carriers: &Carriers, octets: u64) -> Scheduler {
         let usual = self.usual_loss();
         let direct = carriers.direct.map(|_| Carrier::Direct);
         let members = carriers.members.iter().map(|c| Carrier::Member(c.id));
         let mut paths = Scheduler::new();
         for carrier in direct.into_iter().chain(members) {
-            let mut path = self.way(to, carrier, usual);
+            let mut path = self.lane(to, carrier, usual, octets);
             let peer = match carrier {
                 Carrier::Member(id) => id,
                 Carrier::Direct | Carrier::Server => to,
@@ -226,8 +226,9 @@ impl Core {
             return self.place_group(now, id, policy, &carriers).map(Some);
         }
         if !small && !self.is_away(out) {
-            let mut paths = self.paths_for(to, &carriers);
-            if let Some(placed) = placement::stripe(policy, &carriers, &mut paths, octets as u64) {
+            let octets = octets as u64;
+            let mut paths = self.paths_for(to, &carriers, octets);
+            if let Some(placed) = placement::stripe(policy, &carriers, &mut paths, octets) {
                 return Ok(Some((placed, 0)));
             }
         }
@@ -255,7 +256,7 @@ impl Core {
         if !self.may_read(id) {
             return;
         }
-        let Some(out) = self.outgoing.get_mut(&id) else {
+        let Some(out) = self.outgoing.get(&id) else {
             return;
         };
         // a receiver keeps so many segments while an earlier one is missing, and no more
@@ -264,14 +265,24 @@ impl Core {
             .iter()
             .filter_map(|m| Some(self.spreads.get(m)?.number));
         let oldest = numbers.min().unwrap_or(out.next);
-        if out.source == Source::Waiting
+        let room = out.source == Source::Waiting
             && out.unplaced.is_none()
             && out.in_flight.len() < out.window
-            && out.next.wrapping_sub(oldest) < MAX_WINDOW as u32
-        {
+            && out.next.wrapping_sub(oldest) < MAX_WINDOW as u32;
+        let ahead = room && self.outgoing.get(&id).is_some_and(|out| self.is_ahead(out));
+        if ahead {
+            self.ahead.insert(id);
+        } else if room && let Some(out) = self.outgoing.get_mut(&id) {
             out.source = Source::Asked;
             self.outputs
                 .push_back(Output::NeedData { transfer: id, max });
+        }
+    }
+
+    /// Asks for more content of the transfers whose paths had enough to send.
+    pub(super) fn pump_ahead(&mut self, now: Instant) {
+        for id in std::mem::take(&mut self.ahead) {
+            self.pump_source(now, id);
         }
     }
 
@@ -395,6 +406,7 @@ impl Core {
             return;
         };
         let (to, k) = (spread.to, spread.k);
+        let segment = Some((spread.transfer, spread.number));
         let out = self.outgoing.get(&spread.transfer);
         let priority = out.map_or_else(Default::default, |out| out.priority);
         let due: Vec<(Carrier, Parcel)> = spread
@@ -426,6 +438,7 @@ impl Core {
                                 (false, false) => Turn::Frozen,
                             },
                             priority,
+                            segment,
                         },
                     )
                 })

@@ -791,6 +791,7 @@ impl Core {
             from_pool: false,
             turn: Turn::Frozen,
             priority: Priority::Normal,
+            segment: None,
         };
         if !self.send_share(now, to, parcel) {
             tracing::debug!(%to, "a part of a share has no way now");
