@@ -29,7 +29,8 @@ const SUSPECT_PROBES: u64 = 2;
 /// Octets under way of which something would have come back: with so many, one probe is enough, or
 /// a silence that is longer than any round trip of late.
 const FULL_FLIGHT: u64 = 10 * PACKET as u64;
-/// No shorter silence says anything: whoever is to answer may be busy for so long.
+/// How much longer than a round trip a silence is before it says anything: whoever is to answer may be
+/// busy for so long, or wait for more to answer at once.
 const LEAST_SILENCE: Duration = Duration::from_millis(20);
 /// A longer pause between two looks was this node's own, and is no silence of the path.
 const OWN_PAUSE: Duration = Duration::from_millis(10);
@@ -100,9 +101,10 @@ impl Pulse {
             Duration::ZERO
         };
         let enough = if full { 1 } else { SUSPECT_PROBES };
-        let round = stats.srtt + stats.rttvar * 4;
+        // the first flight after a calm is answered later than what the calm has shown
+        let slack = (stats.rttvar * 4).max(stats.srtt / 2).max(LEAST_SILENCE);
         let silent = stats.probe_timeouts.saturating_sub(self.probes) >= enough
-            || !stats.srtt.is_zero() && self.silence > round.max(LEAST_SILENCE);
+            || !stats.srtt.is_zero() && self.silence > stats.srtt + slack;
         silent && !std::mem::replace(&mut self.suspect, true)
     }
 
