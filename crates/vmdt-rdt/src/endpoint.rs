@@ -513,6 +513,13 @@ impl Endpoint {
             .unwrap_or(Err(DatagramError::NoSession))
     }
 
+    /// Asks `peer` for a sign of life at once, as a probe timeout would (RFC 9002 section 6.2): two
+    /// packets leave whatever the window says. For whoever knows better than the timer that a path has
+    /// changed. Does nothing while nothing is unacknowledged or probes wait already.
+    pub fn probe(&mut self, peer: NodeId) {
+        let _ = self.with_session(peer, Session::probe);
+    }
+
     /// Says that how fast the path to `peer` is will be of use: once it was quiet for a round trip
     /// and 25 ms, ten full packets leave together, and how far apart their acknowledgments come
     /// shows how fast the first flight of datagrams may leave

@@ -83,6 +83,8 @@ impl Core {
             let received = self.rdt.stats(id).map_or(0, |stats| stats.packets_received);
             peer.pulse.begin_detour(received);
             peer.detour = Some(Detour::new(now));
+            // the window is full of what is lost: the answer to a probe says so
+            self.rdt.probe(id);
             self.detours.insert(id);
         }
     }

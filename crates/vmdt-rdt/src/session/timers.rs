@@ -102,6 +102,13 @@ impl Session {
         }
     }
 
+    /// Probes now instead of when the timer says.
+    pub(crate) fn probe(&mut self) {
+        if self.state.get() == SessionState::Established && self.sent.any_eliciting() {
+            self.probes = self.probes.max(PROBES);
+        }
+    }
+
     /// The earliest of all deadlines.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         match self.state.get() {
