@@ -513,9 +513,9 @@ impl Endpoint {
             .unwrap_or(Err(DatagramError::NoSession))
     }
 
-    /// Asks `peer` for a sign of life at once, as a probe timeout would (RFC 9002 section 6.2): two
-    /// packets leave whatever the window says. For whoever knows better than the timer that a path has
-    /// changed. Does nothing while nothing is unacknowledged or probes wait already.
+    /// Asks `peer` for a sign of life at once. While something is unacknowledged two packets leave
+    /// whatever the window says, as after a probe timeout (RFC 9002 section 6.2), else a HEARTBEAT.
+    /// For whoever knows better than the timers that a path may have changed.
     pub fn probe(&mut self, peer: NodeId) {
         let _ = self.with_session(peer, Session::probe);
     }

@@ -30,11 +30,16 @@ const BURST: u64 = 64 * 1024;
 /// How long a session is held like this. After that it is held through the server alone, as one whose
 /// peer was never reached directly.
 const LONGEST: Duration = Duration::from_secs(5);
+/// Whether the path is back is asked once a round trip, but within these bounds.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The state of a detour that is in use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Detour {
     since: Instant,
+    /// When to ask next whether the path is back.
+    ask_at: Instant,
     /// Octets that may leave, as of `filled`.
     room: u64,
     filled: Instant,
@@ -44,6 +49,7 @@ impl Detour {
     pub(crate) fn new(now: Instant) -> Detour {
         Detour {
             since: now,
+            ask_at: now,
             room: BURST,
             filled: now,
         }
@@ -82,9 +88,8 @@ impl Core {
         {
             let received = self.rdt.stats(id).map_or(0, |stats| stats.packets_received);
             peer.pulse.begin_detour(received);
+            // the window is full of what is lost: the answer to the first question says so
             peer.detour = Some(Detour::new(now));
-            // the window is full of what is lost: the answer to a probe says so
-            self.rdt.probe(id);
             self.detours.insert(id);
         }
     }
@@ -136,21 +141,40 @@ impl Core {
         None
     }
 
-    /// Ends detours that are not needed any more, and those that have lasted too long.
+    /// When a detour has something to do.
+    pub(super) fn detour_timeout(&self) -> Option<Instant> {
+        let ask_at = |id| Some(self.peers.get(id)?.detour?.ask_at);
+        self.detours.iter().filter_map(ask_at).min()
+    }
+
+    /// Ends detours that are not needed any more, and those that have lasted too long; asks on the
+    /// others whether the path is back. Whatever is sent asks as well, but all of it may have been
+    /// acknowledged by the detour.
     pub(super) fn look_at_detours(&mut self, now: Instant) {
         let mut over = Vec::new();
-        let Core { peers, detours, .. } = self;
+        let Core {
+            peers,
+            detours,
+            rdt,
+            ..
+        } = self;
         detours.retain(|id| {
             let Some(peer) = peers.get_mut(id) else {
                 return false;
             };
-            let Some(detour) = peer.detour else {
+            let Some(detour) = &mut peer.detour else {
                 return false;
             };
             let direct = peer.path == Path::Up && !peer.relayed;
             if direct && !peer.pulse.has_come_directly() && !detour.is_over(now) {
+                if now >= detour.ask_at {
+                    let round = rdt.stats(*id).map_or(LONGEST_PAUSE, |stats| stats.srtt);
+                    detour.ask_at = now + round.clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+                    rdt.probe(*id);
+                }
                 return true;
             }
+            let detour = *detour;
             peer.detour = None;
             if direct && detour.is_over(now) && peer.pulse.suspect {
                 over.push(*id);

@@ -515,6 +515,7 @@ impl Core {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.rdt.handle_timeout(now);
         self.look_at_paths(now);
+        self.look_at_detours(now);
         if self.member.poll_timeout().is_some_and(|t| t <= now) {
             self.member.handle_timeout(now);
         }
@@ -590,6 +591,7 @@ impl Core {
             self.durable_timeout(),
             self.reputation.poll_timeout(),
             self.express.poll_timeout(),
+            self.detour_timeout(),
         ]
         .into_iter()
         .flatten()

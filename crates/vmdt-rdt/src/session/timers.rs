@@ -104,8 +104,13 @@ impl Session {
 
     /// Probes now instead of when the timer says.
     pub(crate) fn probe(&mut self) {
-        if self.state.get() == SessionState::Established && self.sent.any_eliciting() {
+        if self.state.get() != SessionState::Established {
+            return;
+        }
+        if self.sent.any_eliciting() {
             self.probes = self.probes.max(PROBES);
+        } else if self.heartbeat.is_none() {
+            self.heartbeat = Some(FlowId::CONTROL);
         }
     }
 
