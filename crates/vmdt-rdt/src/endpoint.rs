@@ -520,6 +520,12 @@ impl Endpoint {
         let _ = self.with_session(peer, Session::probe);
     }
 
+    /// Says that what was measured of the path to `peer` of late was not this path: round trip, rate,
+    /// window and MTU begin as on a new one (RFC 9000 section 9.4).
+    pub fn forget_path(&mut self, now: Instant, peer: NodeId) {
+        let _ = self.with_session(peer, |session| session.forget_path(now));
+    }
+
     /// Says that how fast the path to `peer` is will be of use: once it was quiet for a round trip
     /// and 25 ms, ten full packets leave together, and how far apart their acknowledgments come
     /// shows how fast the first flight of datagrams may leave

@@ -176,6 +176,10 @@ impl Core {
             }
             let detour = *detour;
             peer.detour = None;
+            if direct && peer.pulse.has_come_directly() {
+                // what was measured meanwhile was the way through the server
+                rdt.forget_path(now, *id);
+            }
             if direct && detour.is_over(now) && peer.pulse.suspect {
                 over.push(*id);
             }

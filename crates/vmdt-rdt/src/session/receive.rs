@@ -333,9 +333,13 @@ impl Session {
         let same_host = self.address.ip() == to.ip();
         self.address = to;
         self.stats.address_changes += 1;
-        if same_host {
-            return;
+        if !same_host {
+            self.forget_path(now);
         }
+    }
+
+    /// Begins with the path as with a new one.
+    pub(crate) fn forget_path(&mut self, now: Instant) {
         let datagram = self.datagram();
         self.rtt = RttEstimator::new(self.config.initial_rtt);
         self.controller = self.config.congestion.build(now, datagram);
