@@ -14,7 +14,7 @@ use rand_chacha::rand_core::SeedableRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use vmdt_node::{
-    Carrier, Cluster, Event, Node, NodeBuilder, NodeError, Policy, Server, TransferError,
+    Carried, Carrier, Cluster, Event, Node, NodeBuilder, NodeError, Policy, Server, TransferError,
 };
 
 /// No test of this file waits longer for anything.
@@ -108,10 +108,12 @@ async fn messages_of_every_size_arrive_and_nobody_carries_k_shares() {
         assert_eq!(receipt.octets, len as u64);
         assert_eq!(receipt.digest, *blake3::hash(&content).as_bytes());
         let segments = (len.div_ceil(128 * 1024)).max(1) as u64;
-        for (carrier, carried) in receipt.paths().iter().chain(&paths) {
+        // the link to the receiver itself may carry what is left when the others had their turns
+        let others = |(carrier, _): &(&Carrier, &Carried)| **carrier != Carrier::Direct;
+        for (carrier, carried) in receipt.paths().iter().chain(&paths).filter(others) {
             assert!(
                 carried.shares < 3 * segments,
-                "{carrier} had {} shares",
+                "{carrier} had {} shares of {len} octets",
                 carried.shares
             );
             assert_ne!(*carrier, Carrier::Server, "no relay is needed");

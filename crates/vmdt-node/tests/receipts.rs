@@ -100,16 +100,18 @@ fn a_sender_can_show_who_carried_what_and_that_it_arrived() {
     assert!(w.hosts.iter().all(|h| h.core.stats().bad_receipts == 0));
     // the others know nothing of it
     assert!((1..5).all(|i| w.hosts[i].core.receipts(id).is_none()));
-    // one signature stands for many shares
-    let batches: BTreeSet<&Bytes> = shares
+    // one signature stands for many statements
+    let statements: Vec<&Bytes> = shares
         .iter()
         .flat_map(|s| s.taken.iter().chain(&s.handed_on))
         .map(|confirmed| &confirmed.receipts)
         .collect();
+    let batches: BTreeSet<&Bytes> = statements.iter().copied().collect();
     assert!(
-        batches.len() * 4 < shares.len(),
-        "{} batches",
-        batches.len()
+        batches.len() * 4 < statements.len(),
+        "{} batches of {} statements",
+        batches.len(),
+        statements.len()
     );
 }
 
