@@ -69,7 +69,9 @@ impl Session {
             }
         }
         for packet in &settled {
-            self.delivery.on_settled(now, packet);
+            if packet.content != Content::Train {
+                self.delivery.on_settled(now, packet);
+            }
             self.on_settled(now, packet);
         }
         if known.is_none_or(|known| largest > known) {
@@ -201,14 +203,16 @@ impl Session {
     /// Tells the controller what was newly acknowledged.
     fn reward(&mut self, now: Instant, settled: &[Settled]) {
         let rate = self.delivery.sample(now);
+        // It was no part of what the controller let leave.
+        let counts = |packet: &&Settled| !packet.spurious && packet.content != Content::Train;
         let octets: u64 = settled
             .iter()
-            .filter(|packet| !packet.spurious)
+            .filter(counts)
             .map(|packet| u64::from(packet.octets))
             .sum();
         let Some(sent_at) = settled
             .iter()
-            .filter(|packet| !packet.spurious)
+            .filter(counts)
             .map(|packet| packet.sent_at)
             .max()
         else {
@@ -384,7 +388,9 @@ fn requeue(
             }
         }
         Content::Datagram => stats.datagrams_lost += 1,
-        Content::Heartbeat | Content::Train => {}
+        Content::Heartbeat => {}
+        // no sign of congestion, and yet a loss
+        Content::Train => stats.packets_lost += 1,
         Content::MtuProbe(size) => mtu.on_probe_lost(size),
     }
 }

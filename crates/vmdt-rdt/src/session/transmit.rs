@@ -514,13 +514,14 @@ impl Session {
         if let Some(limiter) = &mut self.limiter {
             limiter.take(u64::from(octets));
         }
-        let in_flight = self.sent.in_flight();
-        self.controller.on_sent(now, u64::from(octets), in_flight);
-        if content != Content::Train
-            && let Some(train) = &mut self.train
-        {
+        if content == Content::Train {
+            return number;
+        }
+        if let Some(train) = &mut self.train {
             train.on_other();
         }
+        let in_flight = self.sent.in_flight();
+        self.controller.on_sent(now, u64::from(octets), in_flight);
         let datagram = content == Content::Datagram;
         self.first_flight.on_sent(now, in_flight, datagram);
         number
