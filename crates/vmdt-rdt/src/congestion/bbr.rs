@@ -43,8 +43,6 @@ const MINIMUM_DATAGRAMS: u64 = 4;
 const MAXIMUM_DATAGRAMS: u64 = 65_536;
 /// 4 ln 2: the smallest gain that doubles the rate each round.
 const STARTUP_PACING: f64 = 2.77;
-/// Windows per round trip that leave before anything is known of the rate.
-const FIRST_PACING: f64 = 2.5;
 const DRAIN_PACING: f64 = 0.35;
 const DOWN_PACING: f64 = 0.9;
 const UP_PACING: f64 = 1.25;
@@ -731,23 +729,12 @@ impl Controller for Bbr {
             Phase::Cruise | Phase::Refill | Phase::ProbeRtt => 1.0,
             Phase::Up => UP_PACING,
         };
-        // A session that has carried a line now and then has seen a rate that says nothing of the
-        // path: until startup ends, the first window leaves as fast as a new session's does.
-        let first = if self.full_bw_reached {
-            0
-        } else {
-            scale(
-                self.cwnd.min(INITIAL_DATAGRAMS * self.datagram),
-                FIRST_PACING,
-            )
-        };
         // The smallest window may leave within a round trip whatever the model says: else a
         // model of an outage, when a packet passed now and then, would outlive it.
         let floor = self.min_rtt.map_or(1.0, |rtt| {
             1.0 / rtt.max(Duration::from_millis(1)).as_secs_f64()
         });
-        let least = self.minimum().max(first);
-        Some(scale(bw, gain).max(scale(least, floor)))
+        Some(scale(bw, gain).max(scale(self.minimum(), floor)))
     }
 }
 

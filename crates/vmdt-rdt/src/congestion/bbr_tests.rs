@@ -71,34 +71,6 @@ impl Path {
         });
     }
 
-    /// One round with a single packet.
-    fn line(&mut self) {
-        let sent_at = self.now;
-        self.now += self.rtt;
-        let prior_delivered = self.delivered;
-        self.delivered += DATAGRAM;
-        let rate = RateSample {
-            octets_per_second: scale(DATAGRAM, 1.0 / self.rtt.as_secs_f64()),
-            octets: DATAGRAM,
-            lost: 0,
-            delivered: self.delivered,
-            prior_delivered,
-            sent_in_flight: DATAGRAM,
-            app_limited: true,
-        };
-        self.bbr.on_ack(&Acked {
-            now: self.now,
-            sent_at,
-            octets: DATAGRAM,
-            in_flight: 0,
-            app_limited: true,
-            latest_rtt: self.rtt,
-            smoothed_rtt: self.rtt,
-            min_rtt: self.rtt,
-            rate: Some(rate),
-        });
-    }
-
     fn rounds(&mut self, count: u32, loss: f64) {
         for _ in 0..count {
             self.round(loss, Duration::ZERO);
@@ -128,24 +100,6 @@ fn startup_finds_the_rate_and_then_probes_around_it() {
         !phases.contains(&Phase::ProbeRtt),
         "the minimum is in sight"
     );
-}
-
-#[test]
-fn who_has_sent_little_starts_as_fast_as_a_new_session() {
-    let mut path = Path::new(2_500_000, MS * 50);
-    for _ in 0..20 {
-        path.line();
-    }
-    let first = scale(INITIAL_DATAGRAMS * DATAGRAM, 2.5 / 0.05);
-    assert!(path.bbr.in_slow_start());
-    assert_eq!(path.bbr.pacing_rate(), Some(first));
-    path.bbr.on_persistent_congestion(path.now);
-    let least = path.bbr.pacing_rate().unwrap();
-    assert!(least < first / 4, "{least} after an outage");
-    let mut path = Path::new(500_000, MS * 50);
-    path.rounds(20, 0.0);
-    let known = path.bbr.pacing_rate().unwrap();
-    assert!(known < first / 2, "{known}: what is known counts");
 }
 
 #[test]
