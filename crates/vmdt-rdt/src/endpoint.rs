@@ -520,10 +520,11 @@ impl Endpoint {
         let _ = self.with_session(peer, Session::probe);
     }
 
-    /// Says that what was measured of the path to `peer` of late was not this path: round trip, rate,
-    /// window and MTU begin as on a new one (RFC 9000 section 9.4).
-    pub fn forget_path(&mut self, now: Instant, peer: NodeId) {
-        let _ = self.with_session(peer, |session| session.forget_path(now));
+    /// Says that what was measured of the path to `peer` of late was another way to the same
+    /// address: rate, window and MTU begin as on a new path (RFC 9000 section 9.4), the round trip with
+    /// the smallest one that was seen.
+    pub fn restart_path(&mut self, now: Instant, peer: NodeId) {
+        let _ = self.with_session(peer, |session| session.restart_path(now));
     }
 
     /// Says that how fast the path to `peer` is will be of use: once it was quiet for a round trip

@@ -26,6 +26,15 @@ impl RttEstimator {
         }
     }
 
+    /// Begins anew with the least that was seen of the path.
+    pub(crate) fn restart(&mut self) {
+        if self.smoothed.is_some() {
+            self.smoothed = Some(self.min);
+            self.var = self.min / 2;
+            self.latest = self.min;
+        }
+    }
+
     /// Takes a sample. `ack_delay` is what the peer says it waited; it is capped at
     /// `max_ack_delay` and never makes the sample smaller than the path's minimum.
     pub(crate) fn update(

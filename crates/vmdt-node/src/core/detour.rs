@@ -178,7 +178,7 @@ impl Core {
             peer.detour = None;
             if direct && peer.pulse.has_come_directly() {
                 // what was measured meanwhile was the way through the server
-                rdt.forget_path(now, *id);
+                rdt.restart_path(now, *id);
             }
             if direct && detour.is_over(now) && peer.pulse.suspect {
                 over.push(*id);

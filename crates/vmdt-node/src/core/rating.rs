@@ -31,7 +31,7 @@ const SUSPECT_PROBES: u64 = 2;
 const FULL_FLIGHT: u64 = 10 * PACKET as u64;
 /// How much longer than a round trip a silence is before it says anything: whoever is to answer may be
 /// busy for so long, or wait for more to answer at once.
-const LEAST_SILENCE: Duration = Duration::from_millis(20);
+const LEAST_SILENCE: Duration = Duration::from_millis(15);
 /// A longer pause between two looks was this node's own, and is no silence of the path.
 const OWN_PAUSE: Duration = Duration::from_millis(10);
 /// The reliability of a path that seems dead: it is the last to be chosen.
@@ -102,7 +102,7 @@ impl Pulse {
         };
         let enough = if full { 1 } else { SUSPECT_PROBES };
         // the first flight after a calm is answered later than what the calm has shown
-        let slack = (stats.rttvar * 4).max(stats.srtt / 2).max(LEAST_SILENCE);
+        let slack = (stats.rttvar * 4).max(stats.srtt / 4).max(LEAST_SILENCE);
         let silent = stats.probe_timeouts.saturating_sub(self.probes) >= enough
             || !stats.srtt.is_zero() && self.silence > stats.srtt + slack;
         silent && !std::mem::replace(&mut self.suspect, true)

@@ -334,14 +334,20 @@ impl Session {
         self.address = to;
         self.stats.address_changes += 1;
         if !same_host {
+            self.rtt = RttEstimator::new(self.config.initial_rtt);
             self.forget_path(now);
         }
     }
 
-    /// Begins with the path as with a new one.
-    pub(crate) fn forget_path(&mut self, now: Instant) {
+    /// What was measured of late was another way to the same address: the path is as a new one, but
+    /// for its smallest round trip.
+    pub(crate) fn restart_path(&mut self, now: Instant) {
+        self.rtt.restart();
+        self.forget_path(now);
+    }
+
+    fn forget_path(&mut self, now: Instant) {
         let datagram = self.datagram();
-        self.rtt = RttEstimator::new(self.config.initial_rtt);
         self.controller = self.config.congestion.build(now, datagram);
         self.first_flight = self.config.new_flight(datagram);
         self.train = None;
