@@ -1,6 +1,6 @@
 //! The driver: sockets, timers and channels around the [`Core`]. It decides nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -61,6 +61,15 @@ pub(crate) fn unix_ms() -> u64 {
 pub(crate) enum To {
     One(NodeId),
     Several(Vec<NodeId>),
+}
+
+impl To {
+    fn all(&self) -> BTreeSet<NodeId> {
+        match self {
+            To::One(to) => BTreeSet::from([*to]),
+            To::Several(to) => to.iter().copied().collect(),
+        }
+    }
 }
 
 /// What a handle asks of the driver.
@@ -198,7 +207,7 @@ struct OutgoingTransfer {
     progress: watch::Sender<Progress>,
     done: Option<oneshot::Sender<Result<Receipt, TransferError>>>,
     /// Of an earlier run: who is to get it, and the reference to its file.
-    resumed: Option<(NodeId, Bytes)>,
+    resumed: Option<(BTreeSet<NodeId>, Bytes)>,
 }
 
 struct Control {
@@ -769,13 +778,16 @@ impl State {
             Content::Octets(octets) => Some(KeptContent::Octets(octets.clone())),
             Content::File(file) => file.reference().map(KeptContent::Reference),
         };
-        if let (Some(KeptContent::Reference(file)), To::One(to)) = (&kept, &to)
-            && let Some(started) = self.same_again(*to, file)
+        if let Some(KeptContent::Reference(file)) = &kept
+            && let Some(started) = self.same_again(&to.all(), file)
         {
             return Ok(started);
         }
         let (core, total_size) = (&mut self.core, Some(total));
         let id = match (to, kept) {
+            (To::Several(to), Some(kept)) if core.is_durable() => {
+                core.send_group_kept(now(), &to, kind, &name, total_size, kept, options)?
+            }
             (To::Several(to), _) => {
                 core.send_group(now(), &to, kind, &name, total_size, options)?
             }
@@ -816,7 +828,7 @@ impl State {
     fn go_on(
         &mut self,
         transfer: MessageId,
-        to: NodeId,
+        to: Vec<NodeId>,
         (delivered, total): (u64, Option<u64>),
         content: KeptContent,
     ) {
@@ -844,7 +856,7 @@ impl State {
                     octets,
                     progress: watch::channel(progress).0,
                     done: None,
-                    resumed: Some((to, file)),
+                    resumed: Some((to.into_iter().collect(), file)),
                 };
                 self.outgoing.insert(transfer, known);
             }
@@ -863,11 +875,11 @@ impl State {
         })
     }
 
-    /// The same file to the same receiver, that an earlier run did not finish and nobody waits for.
-    fn same_again(&mut self, to: NodeId, file: &Bytes) -> Option<Started> {
+    /// The same file to the same receivers, that an earlier run did not finish and nobody waits for.
+    fn same_again(&mut self, to: &BTreeSet<NodeId>, file: &Bytes) -> Option<Started> {
         let same = |out: &OutgoingTransfer| {
             let resumed = out.resumed.as_ref();
-            out.done.is_none() && resumed.is_some_and(|(at, what)| *at == to && what == file)
+            out.done.is_none() && resumed.is_some_and(|(at, what)| at == to && what == file)
         };
         let found = self.outgoing.iter().find(|(_, out)| same(out));
         let id = found.map(|(id, _)| *id)?;

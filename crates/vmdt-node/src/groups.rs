@@ -21,10 +21,13 @@ impl Node {
     /// [`Sending::delivered`] waits for all; if some fail, its error is
     /// [`TransferError::Group`](crate::TransferError::Group), which names them.
     ///
+    /// With [`storage`](crate::NodeBuilder::storage) it outlives the process, and goes on for the
+    /// receivers that have not confirmed it; one that is away gets it when it is back, within the
+    /// expiry.
+    ///
     /// # Errors
     /// [`NodeError::Transfer`] when it can't begin: nobody is named, this node is, or too many are;
-    /// they are in no one cluster; one speaks profile 1.0; this node has
-    /// [`storage`](crate::NodeBuilder::storage), which keeps transfers to one receiver only.
+    /// they are in no one cluster; one speaks profile 1.0.
     ///
     /// # Cancel safety
     /// When the future is dropped the message may be on its way all the same.
@@ -57,7 +60,9 @@ impl Node {
 
     /// Sends a file to several members of one cluster, as
     /// [`send_to_group`](Self::send_to_group) does a message. It is read once, as it goes; the
-    /// slowest receiver sets the pace.
+    /// slowest receiver that is there sets the pace. With
+    /// [`storage`](crate::NodeBuilder::storage) the same call after a restart goes on where it
+    /// stopped.
     ///
     /// # Errors
     /// [`NodeError::File`] when it can't be opened, else as for

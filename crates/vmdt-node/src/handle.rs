@@ -719,7 +719,7 @@ impl Node {
 
     /// Handles for transfers that an earlier run of this node began and that go on now, as its
     /// [`storage`](NodeBuilder::storage) was kept; each is given out once. Sending the same file to
-    /// the same member again gives the same handle. How such a transfer ends is also an event,
+    /// the same member, or the same group, again gives the same handle. How such a transfer ends is also an event,
     /// [`Event::Delivered`] or [`Event::SendFailed`].
     ///
     /// # Errors

@@ -92,6 +92,17 @@ impl Slot {
         self.deliveries.iter().map(|(node, d)| (*node, d))
     }
 
+    /// A receiver that wanted nothing more wants the share after all.
+    pub(crate) fn admit(&mut self, receiver: NodeId, active: bool) -> Effect {
+        let mut delivery = Delivery::new(active);
+        let effect = match self.share {
+            Some(_) => delivery.step(Input::Arrive),
+            None => Effect::Nothing,
+        };
+        self.deliveries.insert(receiver, delivery);
+        effect
+    }
+
     /// The receiver wants nothing more.
     pub(crate) fn forget(&mut self, receiver: NodeId) {
         self.deliveries.remove(&receiver);

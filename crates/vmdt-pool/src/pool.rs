@@ -327,6 +327,30 @@ impl Pool {
         Ok(Ended::Early)
     }
 
+    /// A receiver that has acknowledged a message to several asks for it again: it lost the message
+    /// before its sender heard of the ack. What is active is offered to it anew. Returns whether
+    /// `by` is such a receiver; when the last receiver has acknowledged the message, it is gone.
+    pub fn ask_again(&mut self, now: Instant, message: MessageId, by: NodeId) -> bool {
+        self.handle_timeout(now);
+        let Some(entry) = self.entries.get_mut(&message) else {
+            return false;
+        };
+        if !entry.done.remove(&by) {
+            return false;
+        }
+        let mut effects = Vec::new();
+        for (&index, slot) in &mut entry.slots {
+            let listed = entry.announcement.find(index);
+            let active = listed.is_none_or(|listed| listed.active);
+            effects.push((index, slot.admit(by, active)));
+        }
+        self.frame.journal.mark(Key::Entry(message));
+        for (index, effect) in effects {
+            self.apply(now, message, index, by, effect);
+        }
+        true
+    }
+
     /// Receiver `by` wants nothing more of a message that is known.
     fn finish_for(&mut self, now: Instant, message: MessageId, by: NodeId) -> Ended {
         let Some(entry) = self.entries.get_mut(&message) else {

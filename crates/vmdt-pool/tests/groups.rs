@@ -162,6 +162,37 @@ fn the_sender_ends_it_for_all_and_a_receiver_that_has_it_gets_nothing_more() {
 }
 
 #[test]
+fn a_receiver_that_lost_what_it_acknowledged_asks_again_while_others_wait() {
+    let (mut pool, now) = held();
+    let bob = node("bob");
+    assert!(!pool.ask_again(now, message(1), bob), "it has not got it");
+    pool.ack(now, message(1), bob).unwrap();
+    offered(&mut pool);
+    assert!(!pool.ask_again(now, message(1), node("mallory")));
+    assert!(pool.ask_again(now, message(1), bob));
+    assert_eq!(
+        offered(&mut pool),
+        [(1, bob)],
+        "what is active, to it alone"
+    );
+    assert!(pool.claim(now, message(1), bob, index(1)).is_ok());
+    assert_eq!(
+        pool.state_for(message(1), index(4), bob),
+        Some(ShareState::Frozen)
+    );
+    // it counts again: the message ends with the last of them
+    for (name, expected) in [
+        ("bert", Ended::ForOne),
+        ("bea", Ended::ForOne),
+        ("bob", Ended::Now),
+    ] {
+        let ended = pool.ack(now, message(1), node(name));
+        assert_eq!(ended, Ok(expected), "{name}");
+    }
+    assert!(!pool.ask_again(now, message(1), bob), "it is gone");
+}
+
+#[test]
 fn a_message_without_all_acks_expires() {
     let (mut pool, now) = held();
     pool.ack(now, message(1), node("bob")).unwrap();

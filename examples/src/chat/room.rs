@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use vmdt_node::{
-    Cluster, ClusterStatus, Event, MemberState, Node, NodeError, NodeId, Server, Ticket,
+    Cluster, ClusterStatus, Event, MAX_RECEIVERS, MemberState, Node, NodeError, NodeId, Server,
+    Ticket, TransferError,
 };
 
 use super::command::{Command, HELP};
@@ -19,8 +20,10 @@ use super::local::Local;
 use crate::session::{Session, enter, others, stop_requested, waiting_for};
 use crate::terminal::{octets, one_line, printable};
 
-/// Texts that wait for one member. Beyond it they are not sent.
+/// Texts that wait to be sent. Beyond it they are not.
 const BACKLOG: usize = 64;
+/// How long the next text waits for those who have not got the one before.
+const PATIENCE: Duration = Duration::from_secs(2);
 const READY: &str = "the room is ready";
 /// How long the end waits for what is on its way.
 const FINISH: Duration = Duration::from_secs(10);
@@ -36,8 +39,8 @@ pub(crate) struct Room {
     wants_in: bool,
     server: Option<Server>,
     out: Printer,
-    /// Texts for each member, which are sent one after the other to stay in order.
-    lines: BTreeMap<NodeId, mpsc::Sender<String>>,
+    /// Texts and who they are for, which are sent one after the other to stay in order.
+    lines: Option<mpsc::Sender<Said>>,
     sending: JoinSet<()>,
     entering: JoinSet<Result<(Cluster, Ticket)>>,
     /// From a script, text that waits until the room is ready.
@@ -61,7 +64,7 @@ impl Room {
             wants_in: true,
             server,
             out,
-            lines: BTreeMap::new(),
+            lines: None,
             sending: JoinSet::new(),
             entering: JoinSet::new(),
             held: VecDeque::new(),
@@ -105,7 +108,7 @@ impl Room {
 
     /// Lets what is on its way arrive, then leaves.
     async fn finish(mut self) {
-        self.lines.clear();
+        self.lines = None;
         let rest = async { while self.sending.join_next().await.is_some() {} };
         if timeout(FINISH, rest).await.is_err() {
             self.out
@@ -179,27 +182,31 @@ impl Room {
         }
     }
 
-    /// One message to each member that is here.
+    /// One message for all members that are here: it is spread once, and they carry it for each
+    /// other.
     async fn say(&mut self, text: String, status: &ClusterStatus) {
         let to = others(status, self.session.node.id());
         if to.is_empty() {
             self.out.print("nobody else is here").await;
+            return;
         }
-        for id in to {
-            let line = self.lines.entry(id).or_insert_with(|| {
-                let (line, texts) = mpsc::channel(BACKLOG);
-                let (node, out) = (self.session.node.clone(), self.out.clone());
-                let name = self.session.names.show(id);
-                self.sending.spawn(send_texts(node, id, name, texts, out));
-                line
-            });
-            if line.try_send(text.clone()).is_err() {
+        let names = &self.session.names;
+        let to: Vec<(NodeId, String)> = to.into_iter().map(|id| (id, names.show(id))).collect();
+        let lines = self.lines.get_or_insert_with(|| {
+            let (lines, texts) = mpsc::channel(BACKLOG);
+            let (node, out) = (self.session.node.clone(), self.out.clone());
+            self.sending.spawn(send_texts(node, texts, out));
+            lines
+        });
+        for some in to.chunks(MAX_RECEIVERS) {
+            let (text, to) = (text.clone(), some.iter().cloned().collect());
+            if lines.try_send(Said { text, to }).is_err() {
                 self.out
                     .print(format!(
-                        "not sent to {}: {BACKLOG} lines still wait to be delivered",
-                        self.session.names.show(id)
+                        "not sent: {BACKLOG} lines still wait to be delivered"
                     ))
                     .await;
+                return;
             }
         }
     }
@@ -394,11 +401,9 @@ impl Room {
         }
         match event {
             Event::Member {
-                id,
                 state: MemberState::Left,
                 ..
             } => {
-                self.lines.remove(&id);
                 self.announce_state().await;
             }
             Event::ServerLost { .. } if self.server.is_none() => self.take_over().await,
@@ -434,29 +439,53 @@ impl Room {
     }
 }
 
-/// Sends texts to a member, each after the one before has arrived or failed.
-async fn send_texts(
-    node: Node,
-    to: NodeId,
-    name: String,
-    mut texts: mpsc::Receiver<String>,
-    out: Printer,
-) {
-    while let Some(text) = texts.recv().await {
-        let sent = async {
-            node.send(to, &text).await?.delivered().await?;
-            Ok::<_, anyhow::Error>(())
+/// A text, and the members that it is for, with the names they are shown by.
+struct Said {
+    text: String,
+    to: BTreeMap<NodeId, String>,
+}
+
+/// Sends texts, each after all who are to have the one before have it, or have failed. Who takes
+/// longer than [`PATIENCE`] does not hold up the others.
+async fn send_texts(node: Node, mut texts: mpsc::Receiver<Said>, out: Printer) {
+    let mut slow = JoinSet::new();
+    while let Some(Said { text, to }) = texts.recv().await {
+        let ids: Vec<NodeId> = to.keys().copied().collect();
+        let what: String = text.chars().take(24).collect();
+        let mut sending = match node.send_to_group(&ids, &text).await {
+            Ok(sending) => sending,
+            Err(e) => {
+                let why = one_line(&e.into());
+                out.print(format!("\"{}\" was not sent: {why}", printable(&what)))
+                    .await;
+                continue;
+            }
         };
-        if let Err(e) = sent.await {
-            let what: String = text.chars().take(24).collect();
-            out.print(format!(
-                "\"{}\" did not reach {name}: {}",
-                printable(&what),
-                one_line(&e)
-            ))
-            .await;
-        }
+        let out = out.clone();
+        let (done, ended) = tokio::sync::oneshot::channel::<()>();
+        slow.spawn(async move {
+            let delivered = sending.delivered().await;
+            drop(done);
+            let failed = match delivered {
+                Ok(_) => return,
+                Err(TransferError::Group(failure)) => failure.failed,
+                Err(error) => to.keys().map(|id| (*id, error.clone())).collect(),
+            };
+            for (id, error) in failed {
+                let name = to.get(&id).map_or("somebody", String::as_str);
+                out.print(format!(
+                    "\"{}\" did not reach {name}: {}",
+                    printable(&what),
+                    one_line(&error.into())
+                ))
+                .await;
+            }
+        });
+        // an error: it has ended, or takes its time
+        let _ = tokio::time::timeout(PATIENCE, ended).await;
+        while slow.try_join_next().is_some() {}
     }
+    while slow.join_next().await.is_some() {}
 }
 
 /// `~/` at the beginning is the home folder, as in a shell.

@@ -214,26 +214,26 @@ pub enum Event {
         /// Why.
         error: TransferError,
     },
-    /// Every segment of a transfer is on disk at enough holders: its receiver can fetch it without
+    /// Every segment of a transfer is on disk at enough holders: its receivers can fetch it without
     /// this node. Only of transfers that are kept.
     Deposited {
         /// The transfer.
         id: MessageId,
-        /// Who is to get it.
+        /// Who is to get it; of several receivers the first.
         to: NodeId,
     },
     /// A transfer that an earlier run of this node began has arrived.
     Delivered {
         /// The transfer.
         id: MessageId,
-        /// Who has it.
+        /// Who has it; of several receivers, who all have it, the first.
         to: NodeId,
     },
     /// A transfer that an earlier run of this node began has failed.
     SendFailed {
         /// The transfer.
         id: MessageId,
-        /// Who was to get it.
+        /// Who was to get it; of several receivers the first.
         to: NodeId,
         /// Why.
         error: TransferError,
@@ -444,11 +444,14 @@ pub enum TransferError {
     /// The receivers of one message are in no one cluster.
     #[error("no cluster has all of these receivers; send to those of one cluster at a time")]
     NoCommonCluster,
-    /// A node that keeps what it sends does not send to groups.
-    #[error(
-        "a node with storage keeps transfers to one receiver only; send to each receiver by itself"
-    )]
-    GroupNotKept,
+    /// It failed at one of several receivers before this node was restarted.
+    #[error("{why}")]
+    Earlier {
+        /// The receiver.
+        peer: NodeId,
+        /// The reason that was given then.
+        why: String,
+    },
     /// Some of several receivers did not get it.
     #[error("{0}")]
     Group(Box<GroupFailure>),

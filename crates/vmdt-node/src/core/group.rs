@@ -14,18 +14,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use vmdt_pool::placement::{Carriers, Placement, PlacementError};
 use vmdt_pool::policy::{OnUnmet, Policy};
-use vmdt_rdt::TokenBucket;
 use vmdt_ssms::Threshold;
 use vmdt_wire::{ClusterId, ErrorCode, FlowId, Message, MessageId, MessageName, NodeId};
 
+use super::durable::records::Fate;
 use super::envelope::Kind;
-use super::event::{GroupFailure, Paths, TransferError};
+use super::event::{GroupFailure, TransferError};
 use super::limits::SendOptions;
 use super::links::Parcel;
-use super::outgoing::{Outgoing, Problem, Source};
+use super::outgoing::{Outgoing, Plan, Problem, Source};
 use super::peer::{Turn, share_index};
 use super::placement::{self, Carrier};
-use super::send::{FIRST_WINDOW, REFUSED_PAUSE};
+use super::send::REFUSED_PAUSE;
 use super::{Core, Event, Output};
 
 /// The most receivers of one message.
@@ -33,16 +33,31 @@ pub const MAX_RECEIVERS: usize = vmdt_seal::group::MAX_RECEIVERS;
 /// Messages to groups whose holders are remembered until they are confirmed; beyond it the lowest
 /// are forgotten, and their holders hear of it from the sender.
 const MAX_NOTED: usize = 4096;
+/// How often a receiver may come back without confirming anything and be waited for anew.
+const MAX_RETURNS: u8 = 8;
 
 /// What became of a transfer at one receiver.
 #[derive(Debug)]
 struct Standing {
     /// Messages that it was sent and has not confirmed.
     outstanding: usize,
-    /// When it confirmed something, or was sent something with nothing outstanding.
+    /// When it confirmed something, was sent something with nothing outstanding, or came back.
     moved: Instant,
+    /// How often it came back since it confirmed something.
+    returns: u8,
     /// Set when it has all of it, or when it failed.
     end: Option<Result<(), TransferError>>,
+}
+
+impl Standing {
+    fn new(now: Instant) -> Standing {
+        Standing {
+            outstanding: 0,
+            moved: now,
+            returns: 0,
+            end: None,
+        }
+    }
 }
 
 /// A transfer to several receivers.
@@ -55,14 +70,72 @@ pub(crate) struct OutGroup {
 
 impl OutGroup {
     fn new(now: Instant, to: &BTreeSet<NodeId>) -> OutGroup {
-        let standing = || Standing {
-            outstanding: 0,
-            moved: now,
-            end: None,
-        };
         OutGroup {
-            members: to.iter().map(|id| (*id, standing())).collect(),
+            members: to.iter().map(|id| (*id, Standing::new(now))).collect(),
             sealed: None,
+        }
+    }
+
+    /// As an earlier run left it; `None` if nobody is to get anything any more.
+    pub(crate) fn restored(now: Instant, fates: &[(NodeId, Fate)]) -> Option<OutGroup> {
+        let standing = |(id, fate): &(NodeId, Fate)| {
+            let end = match fate {
+                Fate::Open => None,
+                Fate::Reached => Some(Ok(())),
+                Fate::Failed(why) => Some(Err(TransferError::Earlier {
+                    peer: *id,
+                    why: why.clone(),
+                })),
+            };
+            let standing = Standing::new(now);
+            (*id, Standing { end, ..standing })
+        };
+        let members: BTreeMap<NodeId, Standing> = fates.iter().map(standing).collect();
+        let open = members.values().any(|standing| standing.end.is_none());
+        open.then_some(OutGroup {
+            members,
+            sealed: None,
+        })
+    }
+
+    /// What became of it at each, to be kept.
+    pub(crate) fn fates(&self) -> Vec<(NodeId, Fate)> {
+        let fate = |(id, standing): (&NodeId, &Standing)| {
+            let fate = match &standing.end {
+                None => Fate::Open,
+                Some(Ok(())) => Fate::Reached,
+                Some(Err(TransferError::Earlier { why, .. })) => Fate::Failed(why.clone()),
+                Some(Err(error)) => Fate::Failed(error.to_string()),
+            };
+            (*id, fate)
+        };
+        self.members.iter().map(fate).collect()
+    }
+
+    /// What was left for these at holders is sent anew.
+    pub(crate) fn taken_back(&mut self, now: Instant, open: &[NodeId]) {
+        for node in open {
+            if let Some(standing) = self.members.get_mut(node) {
+                standing.outstanding = standing.outstanding.saturating_sub(1);
+                standing.moved = now;
+            }
+        }
+    }
+
+    /// A segment of an earlier run waits for a receiver at its holders.
+    pub(crate) fn left_for(&mut self, node: NodeId) {
+        if let Some(standing) = self.members.get_mut(&node) {
+            standing.outstanding += 1;
+        }
+    }
+
+    /// A receiver is there again: its silence counts anew, but not for ever.
+    fn came(&mut self, now: Instant, node: NodeId) {
+        if let Some(standing) = self.members.get_mut(&node)
+            && standing.returns < MAX_RETURNS
+        {
+            standing.returns += 1;
+            standing.moved = now;
         }
     }
 
@@ -126,10 +199,20 @@ impl OutGroup {
         }
     }
 
-    fn confirmed(&mut self, now: Instant, node: NodeId) {
+    pub(crate) fn confirmed(&mut self, now: Instant, node: NodeId) {
         if let Some(standing) = self.members.get_mut(&node) {
             standing.outstanding = standing.outstanding.saturating_sub(1);
             standing.moved = now;
+            standing.returns = 0;
+        }
+    }
+
+    /// These are waited for, as they are away.
+    fn waits_for(&mut self, now: Instant, waiting: &[NodeId]) {
+        for node in waiting {
+            if let Some(standing) = self.members.get_mut(node) {
+                standing.moved = now;
+            }
         }
     }
 
@@ -199,8 +282,7 @@ impl Core {
     /// # Errors
     /// [`TransferError`] when it can't begin: no receiver, this node among them, more than
     /// [`MAX_RECEIVERS`], no cluster that all are in, or one that is not ready, a peer of profile
-    /// 1.0, too many transfers at once, a placement that would break the privacy rule; and always
-    /// in a [durable](Self::is_durable) node, whose records name one receiver each.
+    /// 1.0, too many transfers at once, a placement that would break the privacy rule.
     pub fn send_group(
         &mut self,
         now: Instant,
@@ -217,7 +299,7 @@ impl Core {
             .copied()
             .ok_or(TransferError::EmptyGroup)?;
         let id = self.new_message_id();
-        let outgoing = Outgoing {
+        let plan = Plan {
             id,
             cluster,
             to: first,
@@ -227,28 +309,12 @@ impl Core {
             total,
             threshold,
             open: false,
-            source: Source::Waiting,
-            unplaced: None,
-            next: 0,
-            offset: 0,
-            delivered: 0,
-            window: FIRST_WINDOW.min(self.config.window),
-            in_flight: BTreeSet::new(),
-            hasher: blake3::Hasher::new(),
-            digest: None,
-            started: now,
-            moved: now,
-            shrunk: now,
-            paths: Paths::new(),
-            last_problem: None,
-            sealed: true,
-            seal: None,
-            priority: options.priority,
-            bucket: options.limit.map(|limit| TokenBucket::new(now, limit)),
         };
+        let outgoing = Outgoing::new(now, plan, self.first_window(), options);
         let carriers = self.carriers_for(now, &outgoing);
         place(self.policy_of(&outgoing), &carriers)?;
         self.outgoing.insert(id, outgoing);
+        self.keep_outgoing(now, id);
         self.pump_source(now, id);
         self.settle(now);
         Ok(id)
@@ -273,9 +339,6 @@ impl Core {
         }
         if receivers.contains(&self.config.id) {
             return Err(TransferError::ToSelf);
-        }
-        if self.durable.is_some() {
-            return Err(TransferError::GroupNotKept);
         }
         let limit = self.config.max_transfers;
         if self.outgoing.len() >= limit {
@@ -384,7 +447,7 @@ impl Core {
             if carrier != Carrier::Direct || own.not_before.is_some_and(|at| at > now) {
                 continue;
             }
-            for to in group.open.iter().copied() {
+            for to in group.open.iter().copied().filter(|to| !self.is_absent(*to)) {
                 let asked = group.wanted.contains(&(index, to));
                 let given = group.given.contains(&(index, to));
                 if !given && (asked || spread.active.contains(&index)) {
@@ -470,6 +533,7 @@ impl Core {
         };
         group.open.remove(&from);
         let waits = !group.open.is_empty();
+        self.keep_open(message);
         self.leave_alone(now, message, from);
         if let Some(out) = self.outgoing.get_mut(&transfer) {
             out.moved = now;
@@ -538,6 +602,7 @@ impl Core {
             transfer: id,
             progress,
         });
+        self.keep_fates(id);
         for to in reached {
             self.event(Event::DeliveredTo { id, to });
         }
@@ -566,6 +631,7 @@ impl Core {
         }
         let over = group.awaited().is_empty() && group.reached().is_empty();
         let failure = group.failure();
+        self.keep_fates(id);
         if tell && begun {
             let line = Message::Error {
                 code: ErrorCode::Aborted,
@@ -598,6 +664,9 @@ impl Core {
             {
                 // nobody else waits for it
                 self.confirmed(now, message);
+            } else {
+                self.keep_open(message);
+                self.left_acknowledged(now, peer, message);
             }
         }
         self.finish_outgoing(now, id);
@@ -611,8 +680,26 @@ impl Core {
         let Some(out) = self.outgoing.get(&id) else {
             return;
         };
+        let mut waiting = out.awaited();
+        waiting.retain(|peer| self.may_wait_for_receiver(out, *peer));
+        if let Some(out) = self.outgoing.get_mut(&id)
+            && let Some(group) = &mut out.group
+        {
+            // that is no silence of theirs
+            group.waits_for(now, &waiting);
+        }
+        let Some(out) = self.outgoing.get(&id) else {
+            return;
+        };
         let Some(group) = &out.group else { return };
         let silent = group.silent(now, limit);
+        if !silent.is_empty() && self.take_back(now, id, None) {
+            return;
+        }
+        let Some(out) = self.outgoing.get(&id) else {
+            return;
+        };
+        let Some(group) = &out.group else { return };
         let waits = now.saturating_duration_since(out.moved) >= limit / 3;
         let lacking = if out.last_problem == Some(Problem::NoProfile) && waits {
             self.without_profile(now, &group.awaited())
@@ -630,6 +717,31 @@ impl Core {
                 what: "its key is not known: neither the server nor the node itself has told it",
             };
             self.fail_one_of_several(now, id, peer, &error, false);
+        }
+    }
+
+    /// A node is there: what it is to get as one of several it is told of anew.
+    pub(super) fn receiver_came(&mut self, now: Instant, peer: NodeId) {
+        let awaits = |out: &&mut Outgoing| out.awaits(peer);
+        for out in self.outgoing.values_mut().filter(awaits) {
+            if let Some(group) = &mut out.group {
+                group.came(now, peer);
+            }
+        }
+        let of_several = |s: &&super::Spread| s.group.is_some() && s.awaits(peer);
+        let waiting = self.spreads.values().filter(of_several);
+        let mut waiting: Vec<(u32, MessageId)> = waiting.map(|s| (s.number, s.id)).collect();
+        // it takes them in order
+        waiting.sort_unstable();
+        for (_, message) in waiting {
+            let Some(spread) = self.spreads.get(&message) else {
+                continue;
+            };
+            let announcement = spread.announcement(self.config.id);
+            if self.peer(now, peer).tell(message, announcement.version) {
+                self.send_line(now, peer, super::receive::add_line(&announcement));
+            }
+            self.hand_out_directly(now, message);
         }
     }
 

@@ -150,6 +150,11 @@ impl Incoming {
             .collect()
     }
 
+    /// The first segment that is not in order yet.
+    pub(crate) fn next(&self) -> u32 {
+        self.next
+    }
+
     /// Octets in order so far.
     pub(crate) fn size(&self) -> u64 {
         self.offset

@@ -407,6 +407,7 @@ impl Core {
                         self.receipts.handed_on(now, flow.message, index);
                     }
                 }
+                self.hand_what_waited(now, peer);
                 self.pump(now, peer);
             }
             E::Writable { peer } => {

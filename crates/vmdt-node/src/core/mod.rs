@@ -22,6 +22,7 @@ mod group;
 mod health;
 mod incoming;
 mod keys;
+mod later;
 mod limits;
 mod links;
 mod open;
@@ -164,13 +165,13 @@ pub enum Output {
     Resumed {
         /// The transfer.
         transfer: MessageId,
-        /// Who is to get it.
-        to: NodeId,
+        /// Who is to get it, or has got it: one, or several in order.
+        to: Vec<NodeId>,
         /// Octets of the content, where known.
         total: Option<u64>,
         /// Octets that are confirmed.
         delivered: u64,
-        /// What [`Core::send_kept`] was given.
+        /// What [`Core::send_kept`] or [`Core::send_group_kept`] was given.
         content: Content,
     },
 }
@@ -283,6 +284,7 @@ pub struct Core {
     /// The message that was rebuilt last, its sender, and the octets of its largest share.
     last_rebuilt: Option<(MessageId, NodeId, usize)>,
     early: receive::Early,
+    later: later::Later,
     open: open::OpenPeers,
     reputation: Reputation,
     explained: rating::Explained,
@@ -371,6 +373,7 @@ impl Core {
             group_holders: BTreeMap::new(),
             last_rebuilt: None,
             early: receive::Early::default(),
+            later: later::Later::default(),
             open: open::OpenPeers::default(),
             reputation,
             explained: rating::Explained::default(),

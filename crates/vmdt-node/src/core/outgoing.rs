@@ -16,6 +16,7 @@ use vmdt_wire::{ClusterId, MessageId, NodeId};
 use super::envelope::{Envelope, Kind, MAX_ENVELOPE};
 use super::event::{Carried, Paths, Progress, Receipt, TransferError};
 use super::group::{GroupSpread, OutGroup};
+use super::limits::SendOptions;
 use super::placement::{Carrier, Carriers, Placement, PlacementError};
 use super::seal::OutSeal;
 
@@ -224,6 +225,8 @@ pub(crate) struct Outgoing {
     pub(crate) digest: Option<[u8; 32]>,
     pub(crate) started: Instant,
     pub(crate) moved: Instant,
+    /// When it waited last for somebody who was away: that is no standstill.
+    pub(crate) waited: Instant,
     /// When the window was made smaller for want of room at a holder.
     pub(crate) shrunk: Instant,
     pub(crate) paths: Paths,
@@ -245,7 +248,54 @@ pub(crate) enum Problem {
     NoProfile,
 }
 
+/// What a transfer begins with.
+pub(crate) struct Plan {
+    pub(crate) id: MessageId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) to: NodeId,
+    pub(crate) group: Option<OutGroup>,
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    pub(crate) total: Option<u64>,
+    pub(crate) threshold: Threshold,
+    pub(crate) open: bool,
+}
+
 impl Outgoing {
+    /// A transfer of which nothing was read yet; so many segments of it may be under way.
+    pub(crate) fn new(now: Instant, plan: Plan, window: usize, options: SendOptions) -> Outgoing {
+        Outgoing {
+            id: plan.id,
+            cluster: plan.cluster,
+            to: plan.to,
+            kind: plan.kind,
+            name: plan.name,
+            total: plan.total,
+            threshold: plan.threshold,
+            open: plan.open,
+            source: Source::Waiting,
+            unplaced: None,
+            next: 0,
+            offset: 0,
+            delivered: 0,
+            window,
+            in_flight: BTreeSet::new(),
+            hasher: blake3::Hasher::new(),
+            digest: None,
+            started: now,
+            moved: now,
+            waited: now,
+            shrunk: now,
+            paths: Paths::new(),
+            last_problem: None,
+            sealed: plan.group.is_some() || plan.to.is_sealed(),
+            seal: None,
+            group: plan.group,
+            priority: options.priority,
+            bucket: options.limit.map(|limit| TokenBucket::new(now, limit)),
+        }
+    }
+
     pub(crate) fn progress(&self) -> Progress {
         Progress {
             delivered: self.delivered,

@@ -113,6 +113,11 @@ impl Early {
         shares
     }
 
+    /// Forgets the shares of a message.
+    pub(crate) fn drop_all(&mut self, message: MessageId) {
+        let _ = self.take(message);
+    }
+
     /// Shares that have waited for a while: one of each message, to ask who brought it.
     fn untold(&mut self, now: Instant) -> Vec<(NodeId, MessageId, NonZeroU8)> {
         let mut ask = Vec::new();
@@ -222,7 +227,10 @@ impl Core {
                 if let Some((id, index)) = message.to_message_id().zip(index) {
                     if self.spreads.get(&id).is_some_and(|s| s.awaits(from)) {
                         self.own_share_wanted(now, from, id, index);
-                    } else if self.pool.unfreeze(now, id, index, from).is_err() {
+                        return;
+                    }
+                    self.pool.ask_again(now, id, from);
+                    if self.pool.unfreeze(now, id, index, from).is_err() {
                         self.stats.bad_lines += 1;
                     }
                 }
@@ -239,6 +247,7 @@ impl Core {
                     } else if self.pool.announcement(id).is_none() {
                         self.holder_lacks(now, from, id, index);
                     } else {
+                        self.pool.ask_again(now, id, from);
                         self.hand_on(now, id, from, index, true);
                     }
                 }
@@ -280,8 +289,12 @@ impl Core {
                     && !self.note_remade(from, id, index)
                     && !self.is_unknown_to_us(now, from, id)
                 {
+                    let transfer = self.spreads.get(&id).map(|spread| spread.transfer);
                     self.on_stored(from, id, index);
                     self.tell_moved(now, id);
+                    if let Some(transfer) = transfer {
+                        self.pump_source(now, transfer);
+                    }
                 }
             }
             Message::Profile { id, profile } => self.on_profile(now, id, &profile),
@@ -310,7 +323,17 @@ impl Core {
                 let wanted = a.receivers().filter(|receiver| all || *receiver == from);
                 (wanted.collect(), a.shares.iter().map(|s| s.index).collect())
             });
-        let _ = self.pool.remove(now, id, from);
+        let known = self.pool.announcement(id);
+        if known.is_some_and(|a| a.sender != from && a.is_receiver(from)) {
+            // it has enough for now, and nobody's word yet that it is safe there: the lease begins,
+            // so that it gets the share when it turns out to need it
+            let here: Vec<NonZeroU8> = self.pool.indices(id).collect();
+            for index in here {
+                let _ = self.pool.claim(now, id, from, index);
+            }
+        } else {
+            let _ = self.pool.remove(now, id, from);
+        }
         let (receivers, indices) = held.unwrap_or_default();
         for receiver in receivers {
             for index in &indices {
@@ -323,7 +346,7 @@ impl Core {
         let _ = self.early.take(id);
     }
 
-    fn on_announcement(&mut self, now: Instant, from: NodeId, mut ann: Announcement) {
+    pub(super) fn on_announcement(&mut self, now: Instant, from: NodeId, mut ann: Announcement) {
         let message = ann.message;
         let forwarded = from != ann.sender;
         if forwarded && !ann.details.is_empty() {
@@ -410,6 +433,13 @@ impl Core {
             if forwarded {
                 self.tell_have(now, from, message);
             }
+            return;
+        }
+        if !self.labels.contains_key(&message)
+            && !self.collector.is_ended(message)
+            && let Some(details) = &details
+            && self.is_too_early(now, from, &ann, transfer, details.number())
+        {
             return;
         }
         if !self.collector.is_ended(message)
@@ -508,7 +538,7 @@ impl Core {
                 .labels
                 .get(&flow.message)
                 .is_some_and(|e| self.ended_set.contains_key(&(e.sender, e.transfer)));
-        ended && !self.holds_for_others(flow)
+        ended && !self.holds_for_others(flow) || self.comes_too_early(flow)
     }
 
     /// A share came, by a session or through the server.
@@ -915,7 +945,7 @@ impl Core {
     }
 
     /// Tells whoever still sends shares of a message that it is here.
-    fn stop_arriving(&mut self, now: Instant, message: MessageId) {
+    pub(super) fn stop_arriving(&mut self, now: Instant, message: MessageId) {
         let flows: Vec<(NodeId, FlowId)> = self
             .peers
             .iter()
@@ -1034,8 +1064,16 @@ impl Core {
         Ok(handle)
     }
 
-    /// Hands on what is in order.
+    /// Hands on what is in order, and takes what its turn has come for then.
     pub(super) fn drain_incoming(&mut self, now: Instant, handle: u64) {
+        let transfer = self.incoming.get(&handle).map(|i| (i.from, i.id));
+        self.hand_on_in_order(now, handle);
+        if let Some(transfer) = transfer {
+            self.take_later(now, transfer);
+        }
+    }
+
+    fn hand_on_in_order(&mut self, now: Instant, handle: u64) {
         let durable = self.is_durable();
         loop {
             let Some(incoming) = self.incoming.get_mut(&handle) else {
@@ -1197,6 +1235,7 @@ impl Core {
         if let Some(seal) = &mut self.seal {
             seal.forget_transfer(incoming.from, incoming.id);
         }
+        self.later.forget((incoming.from, incoming.id));
         self.remember_ended(incoming.from, incoming.id, whole);
         Some(incoming)
     }
@@ -1258,6 +1297,18 @@ impl Core {
                 self.send_line(now, from, line);
             }
         }
+        let waiting: Vec<u64> = self
+            .incoming
+            .values()
+            .filter(|i| self.may_wait_for(i.handle, i.from))
+            .map(|i| i.handle)
+            .collect();
+        for handle in waiting {
+            if let Some(incoming) = self.incoming.get_mut(&handle) {
+                // to wait for a sender that is away is no standstill
+                incoming.moved = now;
+            }
+        }
         // the sender knows better what is wrong: it is given the time to say so
         let timeout = self.config.stall_timeout * 3 / 2;
         let late: Vec<(u64, NodeId, Duration)> = self
@@ -1272,7 +1323,6 @@ impl Core {
                 )
             })
             .filter(|(_, _, still, finishing)| *still >= timeout && !finishing)
-            .filter(|(handle, from, ..)| !self.may_wait_for(*handle, *from))
             .map(|(handle, from, still, _)| (handle, from, Duration::from_secs(still.as_secs())))
             .collect();
         for (handle, peer, after) in late {

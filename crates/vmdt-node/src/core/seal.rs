@@ -551,6 +551,11 @@ impl Seal {
     }
 }
 
+/// Which segment of its transfer a message is, as its details say; 0 where nothing says it.
+pub(crate) fn segment_number(details: &[u8]) -> u64 {
+    Details::parse(details).map_or(0, |details| details.number())
+}
+
 /// What a sender signed about a message, to one receiver or to several.
 pub(crate) enum Details {
     One(Box<SealedDetails>),
@@ -572,6 +577,11 @@ impl Details {
             Details::One(one) => one.sender(),
             Details::Group(group) => group.sender(),
         }
+    }
+
+    /// Which segment of its transfer it is.
+    pub(crate) fn number(&self) -> u64 {
+        self.manifest().position().number
     }
 
     fn manifest(&self) -> &vmdt_ssms::v2::Manifest {

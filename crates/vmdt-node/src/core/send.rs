@@ -7,16 +7,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vmdt_pool::paths::Scheduler;
-use vmdt_rdt::TokenBucket;
 use vmdt_ssms::Threshold;
 use vmdt_wire::{ErrorCode, Message, MessageId, MessageName, NodeId};
 
 use super::config::MAX_WINDOW;
 use super::envelope::Kind;
-use super::event::{Paths, TransferError};
+use super::event::TransferError;
 use super::limits::SendOptions;
 use super::links::Parcel;
-use super::outgoing::{Outgoing, Problem, Source, Unplaced};
+use super::outgoing::{Outgoing, Plan, Problem, Source, Unplaced};
 use super::peer::Turn;
 use super::placement::{self, Carrier, Carriers, Placement, PlacementError};
 use super::{Core, Event, Output};
@@ -28,7 +27,7 @@ const MAX_RELAYED: usize = 384 * 1024;
 pub(super) const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// Segments that may be under way before the first is confirmed; one more for each confirmation,
 /// up to the configured window.
-pub(crate) const FIRST_WINDOW: usize = 8;
+const FIRST_WINDOW: usize = 8;
 
 impl Core {
     /// Begins a transfer of octets or a file to a member. What it holds is asked for by
@@ -110,7 +109,7 @@ impl Core {
             self.check_open(to, cluster)?;
         }
         let id = self.new_message_id();
-        let outgoing = Outgoing {
+        let plan = Plan {
             id,
             cluster,
             to,
@@ -120,25 +119,8 @@ impl Core {
             total,
             threshold,
             open,
-            source: Source::Waiting,
-            unplaced: None,
-            next: 0,
-            offset: 0,
-            delivered: 0,
-            window: FIRST_WINDOW.min(self.config.window),
-            in_flight: BTreeSet::new(),
-            hasher: blake3::Hasher::new(),
-            digest: None,
-            started: now,
-            moved: now,
-            shrunk: now,
-            paths: Paths::new(),
-            last_problem: None,
-            sealed: to.is_sealed(),
-            seal: None,
-            priority: options.priority,
-            bucket: options.limit.map(|limit| TokenBucket::new(now, limit)),
         };
+        let outgoing = Outgoing::new(now, plan, self.first_window(), options);
         if !open {
             // fail at once, not after the first octets were read
             let carriers = self.carriers_for(now, &outgoing);
@@ -153,6 +135,11 @@ impl Core {
         self.pump_source(now, id);
         self.settle(now);
         Ok(id)
+    }
+
+    /// Segments of a transfer that may be under way at first.
+    pub(super) fn first_window(&self) -> usize {
+        FIRST_WINDOW.min(self.config.window)
     }
 
     /// Octets of a transfer's content, in order; `last` says that there are no more. An empty
@@ -256,20 +243,16 @@ impl Core {
         if !self.may_read(id) {
             return;
         }
+        self.leave_with_holders(id);
         let Some(out) = self.outgoing.get(&id) else {
             return;
         };
-        // a receiver keeps so many segments while an earlier one is missing, and no more
-        let numbers = out
-            .in_flight
-            .iter()
-            .filter_map(|m| Some(self.spreads.get(m)?.number));
-        let oldest = numbers.min().unwrap_or(out.next);
-        let room = out.source == Source::Waiting
-            && out.unplaced.is_none()
-            && out.in_flight.len() < out.window
-            && out.next.wrapping_sub(oldest) < MAX_WINDOW as u32;
-        let ahead = room && self.outgoing.get(&id).is_some_and(|out| self.is_ahead(out));
+        if out.source != Source::Waiting || out.unplaced.is_some() {
+            return;
+        }
+        let (count, oldest) = self.under_way(out);
+        let room = count < out.window && out.next.wrapping_sub(oldest) < MAX_WINDOW as u32;
+        let ahead = room && self.is_ahead(out);
         if ahead {
             self.ahead.insert(id);
         } else if room && let Some(out) = self.outgoing.get_mut(&id) {
@@ -284,6 +267,28 @@ impl Core {
         for id in std::mem::take(&mut self.ahead) {
             self.pump_source(now, id);
         }
+    }
+
+    /// How many segments of a transfer take room in the window, and the first that somebody who is
+    /// there waits for: a receiver keeps so many segments while an earlier one is missing, and no
+    /// more. What lies at holders for receivers that are away takes no room.
+    fn under_way(&self, out: &Outgoing) -> (usize, u32) {
+        let (mut count, mut oldest) = (0, out.next);
+        for message in &out.in_flight {
+            let (number, here, wanted) = match (self.spreads.get(message), self.left(*message)) {
+                (Some(spread), _) => {
+                    let wanted = !self.are_absent(&spread.awaited());
+                    (spread.number, true, wanted)
+                }
+                (None, Some(left)) => (left.number, false, !self.are_absent(left.awaited())),
+                (None, None) => (out.next, true, false),
+            };
+            count += usize::from(here || wanted);
+            if wanted {
+                oldest = oldest.min(number);
+            }
+        }
+        (count, oldest)
     }
 
     /// Spreads what was read, if the rule allows it now; otherwise it is tried again.
@@ -393,6 +398,10 @@ impl Core {
         let several = spread.group.is_some();
         let add = super::receive::add_line(&spread.announcement(self.config.id));
         for to in awaited {
+            if several && self.is_absent(to) {
+                // it is told when it is there
+                continue;
+            }
             // who holds a share as well may have been told with it
             if !several || self.peer(now, to).tell(message, version) {
                 self.send_line(now, to, add.clone());
@@ -896,10 +905,15 @@ impl Core {
                 // waiting for our own source is no stall
                 out.moved = now;
             }
-            let still = now.saturating_duration_since(out.moved);
+            let (moved, waited) = (out.moved, out.waited);
+            let still = now.saturating_duration_since(moved);
             let may_wait = self.outgoing.get(&id).is_some_and(|out| self.may_wait(out));
-            if still >= self.config.stall_timeout && !may_wait {
-                if self.take_back(now, id) {
+            if let Some(out) = self.outgoing.get_mut(&id).filter(|_| may_wait) {
+                out.waited = now;
+            }
+            let stalled = now.saturating_duration_since(moved.max(waited));
+            if stalled >= self.config.stall_timeout && !may_wait {
+                if self.take_back(now, id, None) {
                     continue;
                 }
                 let Some(out) = self.outgoing.get(&id) else {
@@ -912,7 +926,7 @@ impl Core {
                         what: "its key is not known: neither the server nor the node itself has \
                                told it",
                     },
-                    None => self.stalled(now, id, out.to, Duration::from_secs(still.as_secs())),
+                    None => self.stalled(now, id, out.to, Duration::from_secs(stalled.as_secs())),
                 };
                 self.fail_outgoing(now, id, error, true);
                 continue;
@@ -925,7 +939,12 @@ impl Core {
                     .in_flight
                     .iter()
                     .copied()
-                    .filter(|m| self.spreads.get(m).is_some_and(|s| s.retry_at <= now))
+                    .filter(|m| {
+                        let due = |s: &super::Spread| s.retry_at <= now;
+                        let spread = self.spreads.get(m).filter(|s| due(s));
+                        // nobody who is away hears it
+                        spread.is_some_and(|s| !self.are_absent(&s.awaited()))
+                    })
                     .collect();
                 for message in late {
                     self.retry(now, message);

@@ -68,7 +68,7 @@ pub struct Host {
     pub host: HostId,
     pub address: SocketAddr,
     pub core: Core,
-    config: CoreConfig,
+    pub config: CoreConfig,
     lives: u64,
     pub alive: bool,
     control: Option<(u64, Pipe)>,
@@ -99,6 +99,18 @@ pub struct Disk {
     pub parts: BTreeMap<String, Vec<u8>>,
     /// The part that a sink writes to.
     open: BTreeMap<u64, String>,
+}
+
+impl Disk {
+    /// How a content that is sent is found again.
+    fn keep(&mut self, kind: Kind, content: &Bytes) -> Content {
+        if kind == Kind::Octets {
+            return Content::Octets(content.clone());
+        }
+        let reference = Bytes::from(self.files.len().to_string());
+        self.files.insert(reference.clone(), content.clone());
+        Content::Reference(reference)
+    }
 }
 
 /// How long a batch takes to be written.
@@ -298,22 +310,9 @@ impl World {
         let name = name.unwrap_or("");
         let id = match disk {
             None => core.send(now, to, kind, name, total)?,
-            Some(_) if kind == Kind::Octets => {
-                let kept = Content::Octets(content.clone());
-                core.send_kept(now, to, kind, name, total, kept, SendOptions::new())?
-            }
             Some(disk) => {
-                let reference = Bytes::from(disk.files.len().to_string());
-                disk.files.insert(reference.clone(), content.clone());
-                core.send_kept(
-                    now,
-                    to,
-                    kind,
-                    name,
-                    total,
-                    Content::Reference(reference),
-                    SendOptions::new(),
-                )?
+                let kept = disk.keep(kind, &content);
+                core.send_kept(now, to, kind, name, total, kept, SendOptions::new())?
             }
         };
         self.hosts[i].sources.insert(id, (content, 0));
@@ -336,8 +335,15 @@ impl World {
             Kind::Octets
         };
         let (now, total) = (self.now(), Some(content.len() as u64));
-        let (core, name) = (&mut self.hosts[i].core, name.unwrap_or(""));
-        let id = core.send_group(now, &to, kind, name, total, SendOptions::new())?;
+        let Host { core, disk, .. } = &mut self.hosts[i];
+        let (name, options) = (name.unwrap_or(""), SendOptions::new());
+        let id = match disk {
+            None => core.send_group(now, &to, kind, name, total, options)?,
+            Some(disk) => {
+                let kept = disk.keep(kind, &content);
+                core.send_group_kept(now, &to, kind, name, total, kept, options)?
+            }
+        };
         self.hosts[i].sources.insert(id, (content, 0));
         self.drain(i);
         Ok(id)

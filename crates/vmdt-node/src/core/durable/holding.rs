@@ -10,12 +10,15 @@ use vmdt_wire::{FlowId, Message, MessageId, MessageName, NodeId};
 use super::MAX_CONFIRMED;
 use crate::core::Core;
 use crate::core::placement::Carrier;
+use crate::core::seal::segment_number;
 
 /// How often senders are asked about what is held of theirs.
 pub(super) const NOTES_EVERY: Duration = Duration::from_secs(600);
 /// Shares that are spoken of at once, fewer than there may be lines for one peer; of others another
 /// time.
 const MAX_NOTES: usize = 512;
+/// Shares that are in the queue of a receiver that comes back, at the most.
+const MAX_HANDED: usize = 256;
 
 impl Core {
     /// A share that is held is to go to its receiver: at once if that is there, or when it is.
@@ -27,10 +30,13 @@ impl Core {
         receiver: NodeId,
     ) {
         let there = self.is_present(receiver) || self.rdt.stats(receiver).is_some();
+        let wait = self.durable.is_some() && !there;
+        let details = self.pool.announcement(message).filter(|_| wait);
+        let number = details.map_or(0, |ann| segment_number(&ann.details));
         match &mut self.durable {
-            Some(durable) if !there => {
+            Some(durable) if wait => {
                 let waiting = durable.waiting.entry(receiver).or_default();
-                waiting.insert((message, index));
+                waiting.insert((number, message, index));
             }
             _ => self.hand_on(now, message, receiver, index, false),
         }
@@ -41,15 +47,28 @@ impl Core {
         self.holder_back(peer);
         self.watch_health(now, peer);
         self.hand_what_waited(now, peer);
+        self.receiver_came(now, peer);
         self.compare_notes(now, Some(peer));
     }
 
-    fn hand_what_waited(&mut self, now: Instant, receiver: NodeId) {
-        let waiting = self
-            .durable
-            .as_mut()
-            .and_then(|durable| durable.waiting.remove(&receiver));
-        for (message, index) in waiting.unwrap_or_default() {
+    /// Hands on what waited for a receiver that is there, the first segments first: it puts them in
+    /// order. So many at once as its queue takes well; the rest follows as they are delivered.
+    pub(in crate::core) fn hand_what_waited(&mut self, now: Instant, receiver: NodeId) {
+        loop {
+            let Some(durable) = &mut self.durable else {
+                return;
+            };
+            let Some(waiting) = durable.waiting.get_mut(&receiver) else {
+                return;
+            };
+            let peer = self.peers.get(&receiver);
+            if peer.is_some_and(|peer| peer.queue.len() >= MAX_HANDED) {
+                return;
+            }
+            let Some((_, message, index)) = waiting.pop_first() else {
+                durable.waiting.remove(&receiver);
+                return;
+            };
             self.hand_on(now, message, receiver, index, false);
         }
     }
@@ -70,9 +89,11 @@ impl Core {
             .filter(own)
             .filter(|ann| after.is_none_or(|after| ann.message > after))
             .flat_map(|ann| {
-                self.pool
-                    .indices(ann.message)
-                    .map(|i| (ann.sender, ann.message, i))
+                let mut here = self.pool.indices(ann.message).peekable();
+                // all that was here was moved: whether it has ended is asked about any of them
+                let other = here.peek().is_none().then(|| ann.shares.first());
+                let other = other.flatten().map(|share| share.index);
+                here.chain(other).map(|i| (ann.sender, ann.message, i))
             })
             .take(MAX_NOTES)
             .collect();

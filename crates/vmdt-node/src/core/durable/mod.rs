@@ -134,8 +134,8 @@ pub(crate) struct Durable {
     holders: BTreeMap<MessageId, BTreeSet<NodeId>>,
     confirmed: BTreeSet<MessageId>,
     confirmed_order: VecDeque<MessageId>,
-    /// Shares that wait for their receiver to be there.
-    waiting: BTreeMap<NodeId, BTreeSet<(MessageId, NonZeroU8)>>,
+    /// Shares that wait for their receiver to be there, in the order of their segments.
+    waiting: BTreeMap<NodeId, BTreeSet<(u64, MessageId, NonZeroU8)>>,
     /// When senders are asked about what is held of theirs.
     notes_at: Instant,
     /// The last message that they were asked about, if there were more.

@@ -9,6 +9,10 @@ use crate::core::envelope::Kind;
 /// The first octet of the keys.
 pub(crate) const SPACE: u8 = b'n';
 const FORMAT: u8 = 1;
+/// Of records about transfers to several receivers.
+const FORMAT_GROUP: u8 = 2;
+/// The longest reason that is kept for a receiver that failed.
+const MAX_REASON: usize = 512;
 
 /// Names a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +99,17 @@ impl Key {
     }
 }
 
+/// What became of a transfer at one of several receivers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is still to get it.
+    Open,
+    /// It has all of it.
+    Reached,
+    /// It will not have it, for this reason.
+    Failed(String),
+}
+
 /// A transfer that is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sending {
@@ -113,11 +128,13 @@ pub(crate) struct Sending {
     pub(crate) expires_ms: u64,
     /// How the driver finds the content again; empty for a message.
     pub(crate) source: Bytes,
+    /// All of several receivers; none where there is one.
+    pub(crate) group: Vec<(NodeId, Fate)>,
 }
 
 impl Sending {
     pub(crate) fn emit(&self) -> Bytes {
-        let mut out = Writer::new();
+        let mut out = Writer::of(!self.group.is_empty());
         out.text(self.cluster.as_str());
         out.node(self.to);
         out.u8(u8::from(self.kind == Kind::File));
@@ -131,17 +148,24 @@ impl Sending {
         out.u64(self.low.1);
         out.u64(self.expires_ms);
         out.octets(&self.source);
+        if !self.group.is_empty() {
+            out.u8(u8::try_from(self.group.len()).unwrap_or(u8::MAX));
+        }
+        for (id, fate) in self.group.iter().take(usize::from(u8::MAX)) {
+            out.node(*id);
+            out.fate(fate);
+        }
         out.finish()
     }
 
     pub(crate) fn read(value: Bytes) -> Option<Sending> {
-        let mut r = Reader::new(value)?;
+        let (mut r, several) = Reader::of_either(value)?;
         let cluster = r.text()?.parse().ok()?;
         let to = r.node()?;
         let kind = r.kind()?;
         let name = r.text()?;
         let total = r.total()?;
-        let found = Sending {
+        let mut found = Sending {
             cluster,
             to,
             kind,
@@ -153,7 +177,12 @@ impl Sending {
             low: (r.u32()?, r.u64()?),
             expires_ms: r.u64()?,
             source: r.octets()?,
+            group: Vec::new(),
         };
+        let count = if several { r.u8()?.max(1) } else { 0 };
+        for _ in 0..count {
+            found.group.push((r.node()?, r.fate()?));
+        }
         r.finish()?;
         Some(found)
     }
@@ -170,35 +199,48 @@ pub(crate) struct SpreadRecord {
     /// At least k of its shares are on disk at their holders.
     pub(crate) safe: bool,
     pub(crate) holders: Vec<NodeId>,
+    /// Who of several receivers is still to confirm it; nobody where there is one receiver.
+    pub(crate) open: Vec<NodeId>,
 }
 
 impl SpreadRecord {
+    /// Who is still to confirm it.
+    pub(crate) fn awaited(&self) -> &[NodeId] {
+        if self.open.is_empty() {
+            std::slice::from_ref(&self.to)
+        } else {
+            &self.open
+        }
+    }
+
     pub(crate) fn emit(&self) -> Bytes {
-        let mut out = Writer::new();
+        let mut out = Writer::of(!self.open.is_empty());
         out.message(self.transfer);
         out.node(self.to);
         out.u32(self.number);
         out.u64(self.octets);
         out.u8(u8::from(self.safe));
-        out.u8(u8::try_from(self.holders.len()).unwrap_or(u8::MAX));
-        for holder in self.holders.iter().take(usize::from(u8::MAX)) {
-            out.node(*holder);
+        out.nodes(&self.holders);
+        if !self.open.is_empty() {
+            out.nodes(&self.open);
         }
         out.finish()
     }
 
     pub(crate) fn read(value: Bytes) -> Option<SpreadRecord> {
-        let mut r = Reader::new(value)?;
+        let (mut r, several) = Reader::of_either(value)?;
         let mut found = SpreadRecord {
             transfer: r.message()?,
             to: r.node()?,
             number: r.u32()?,
             octets: r.u64()?,
             safe: r.flag()?,
-            holders: Vec::new(),
+            holders: r.nodes()?,
+            open: Vec::new(),
         };
-        for _ in 0..r.u8()? {
-            found.holders.push(r.node()?);
+        if several {
+            found.open = r.nodes()?;
+            (!found.open.is_empty()).then_some(())?;
         }
         r.finish()?;
         Some(found)
@@ -299,6 +341,31 @@ impl Writer {
         Writer(vec![FORMAT])
     }
 
+    /// Of a record that may be about several receivers.
+    fn of(several: bool) -> Writer {
+        Writer(vec![if several { FORMAT_GROUP } else { FORMAT }])
+    }
+
+    fn nodes(&mut self, nodes: &[NodeId]) {
+        self.u8(u8::try_from(nodes.len()).unwrap_or(u8::MAX));
+        for node in nodes.iter().take(usize::from(u8::MAX)) {
+            self.node(*node);
+        }
+    }
+
+    fn fate(&mut self, fate: &Fate) {
+        match fate {
+            Fate::Open => self.u8(0),
+            Fate::Reached => self.u8(1),
+            Fate::Failed(why) => {
+                self.u8(2);
+                let cut = (0..=why.len().min(MAX_REASON)).rev();
+                let whole = cut.filter_map(|end| why.get(..end)).next();
+                self.text(whole.unwrap_or_default());
+            }
+        }
+    }
+
     fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
@@ -341,6 +408,30 @@ impl Reader {
     pub(crate) fn new(value: Bytes) -> Option<Reader> {
         let mut reader = Reader(value);
         (reader.u8()? == FORMAT).then_some(reader)
+    }
+
+    /// Of a record that may be about several receivers, and whether it is.
+    fn of_either(value: Bytes) -> Option<(Reader, bool)> {
+        let mut reader = Reader(value);
+        match reader.u8()? {
+            FORMAT => Some((reader, false)),
+            FORMAT_GROUP => Some((reader, true)),
+            _ => None,
+        }
+    }
+
+    fn nodes(&mut self) -> Option<Vec<NodeId>> {
+        let count = self.u8()?;
+        (0..count).map(|_| self.node()).collect()
+    }
+
+    fn fate(&mut self) -> Option<Fate> {
+        Some(match self.u8()? {
+            0 => Fate::Open,
+            1 => Fate::Reached,
+            2 => Fate::Failed(self.text()?),
+            _ => return None,
+        })
     }
 
     fn take(&mut self, len: usize) -> Option<Bytes> {
@@ -456,6 +547,15 @@ mod tests {
             low: (3, 3072),
             expires_ms: 9,
             source: Bytes::from_static(b"somewhere"),
+            group: Vec::new(),
+        };
+        let to_several = Sending {
+            group: vec![
+                (node("b"), Fate::Open),
+                (node("c"), Fate::Reached),
+                (node("d"), Fate::Failed("it was away".into())),
+            ],
+            ..sending.clone()
         };
         let spread = SpreadRecord {
             transfer: id(1),
@@ -464,7 +564,14 @@ mod tests {
             octets: 1024,
             safe: true,
             holders: vec![node("c"), node("d")],
+            open: Vec::new(),
         };
+        let spread_to_several = SpreadRecord {
+            open: vec![node("b"), node("e")],
+            ..spread.clone()
+        };
+        assert_eq!(spread.awaited(), [node("b")]);
+        assert_eq!(spread_to_several.awaited(), spread_to_several.open);
         let arriving = Arriving {
             kind: Kind::Octets,
             name: String::new(),
@@ -473,17 +580,21 @@ mod tests {
             expires_ms: 12,
             whole: Some([7; 32]),
         };
-        assert_eq!(Sending::read(sending.emit()), Some(sending.clone()));
-        assert_eq!(SpreadRecord::read(spread.emit()), Some(spread.clone()));
+        for sending in [&sending, &to_several] {
+            assert_eq!(Sending::read(sending.emit()), Some(sending.clone()));
+            for cut in 0..sending.emit().len() {
+                assert_eq!(Sending::read(sending.emit().slice(..cut)), None);
+            }
+        }
+        for spread in [&spread, &spread_to_several] {
+            assert_eq!(SpreadRecord::read(spread.emit()), Some(spread.clone()));
+            for cut in 0..spread.emit().len() {
+                assert_eq!(SpreadRecord::read(spread.emit().slice(..cut)), None);
+            }
+        }
         assert_eq!(Arriving::read(arriving.emit()), Some(arriving.clone()));
         for end in [End::Failed, End::Handed, End::Taken] {
             assert_eq!(End::read(end.emit(5)), Some((5, end)));
-        }
-        for cut in 0..sending.emit().len() {
-            assert_eq!(Sending::read(sending.emit().slice(..cut)), None);
-        }
-        for cut in 0..spread.emit().len() {
-            assert_eq!(SpreadRecord::read(spread.emit().slice(..cut)), None);
         }
         for cut in 0..arriving.emit().len() {
             assert_eq!(Arriving::read(arriving.emit().slice(..cut)), None);

@@ -38,7 +38,7 @@ impl Core {
             return false;
         };
         kept.stored.values().any(|at| *at == holder)
-            && !self.is_present(kept.record.to)
+            && !kept.record.awaited().iter().any(|to| self.is_present(*to))
             && !durable.gone.contains(&holder)
     }
 
@@ -62,7 +62,7 @@ impl Core {
             self.replace_carrier(now, holder);
             for transfer in left {
                 // this process never had those shares: the segments are sealed anew
-                let _ = self.take_back(now, transfer);
+                let _ = self.take_back(now, transfer, Some(holder));
             }
         }
     }

@@ -6,16 +6,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use vmdt_control::{Reply, Request, RequestError, RequestId};
 use vmdt_pool::{Anchor, Pool, StorageError, Store};
-use vmdt_rdt::Priority;
 use vmdt_ssms::Threshold;
 use vmdt_wire::{ClusterId, ErrorCode, Message, MessageId, MessageName, NodeId};
 
 use super::records::{Arriving, End, Key, Reader, SPACE, Sending, SpreadRecord, Writer};
 use super::{Durable, Send, Spread};
 use crate::core::envelope::Kind;
-use crate::core::event::{Paths, TransferError};
-use crate::core::outgoing::{Outgoing, Source};
-use crate::core::{Core, CoreConfig, Event};
+use crate::core::event::TransferError;
+use crate::core::group::OutGroup;
+use crate::core::outgoing::{Outgoing, Plan};
+use crate::core::{Core, CoreConfig, Event, SendOptions};
 
 /// What [`Core::restore`] found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -231,41 +231,27 @@ impl Core {
             let content = found.contents.remove(&id);
             let threshold = Threshold::new(record.k, record.n).ok();
             let lost = record.kind == Kind::Octets && content.is_none();
-            let Some(threshold) = threshold.filter(|_| !lost) else {
+            let group = OutGroup::restored(now, &record.group);
+            let over = group.is_none() && !record.group.is_empty();
+            let Some(threshold) = threshold.filter(|_| !lost && !over) else {
                 if let Some(durable) = &mut self.durable {
                     durable.mark(Key::Sending(id));
                 }
                 continue;
             };
-            let outgoing = Outgoing {
+            let plan = Plan {
                 id,
                 cluster: record.cluster,
                 to: record.to,
-                group: None,
+                group,
                 kind: record.kind,
                 name: record.name.clone(),
                 total: record.total,
                 threshold,
                 open: false,
-                source: Source::Waiting,
-                unplaced: None,
-                next: 0,
-                offset: 0,
-                delivered: record.low.1,
-                window: crate::core::send::FIRST_WINDOW.min(self.config.window),
-                in_flight: BTreeSet::new(),
-                hasher: blake3::Hasher::new(),
-                digest: None,
-                started: now,
-                moved: now,
-                shrunk: now,
-                paths: Paths::new(),
-                last_problem: None,
-                sealed: record.to.is_sealed(),
-                seal: None,
-                priority: Priority::default(),
-                bucket: None,
             };
+            let mut outgoing = Outgoing::new(now, plan, self.first_window(), SendOptions::new());
+            outgoing.delivered = record.low.1;
             self.outgoing.insert(id, outgoing);
             if let Some(durable) = &mut self.durable {
                 let send = Send {
@@ -296,8 +282,21 @@ impl Core {
 
     /// What is safe at its holders waits for its receiver there; the rest is taken back, and sent
     /// anew.
-    fn restore_spread(&mut self, now: Instant, message: MessageId, record: SpreadRecord) {
+    fn restore_spread(&mut self, now: Instant, message: MessageId, mut record: SpreadRecord) {
         let transfer = record.transfer;
+        let group = self
+            .outgoing
+            .get(&transfer)
+            .and_then(|out| out.group.as_ref());
+        let several = group.is_some();
+        if let Some(group) = group {
+            record.open.retain(|node| group.awaits(*node));
+        }
+        if several && record.open.is_empty() {
+            // who was to confirm it has failed, or has it by now
+            self.kept_acknowledged(transfer, record.number, record.octets);
+            record.safe = false;
+        }
         let low = self
             .durable
             .as_ref()
@@ -321,6 +320,7 @@ impl Core {
             // until they are seen
             durable.watch.lost(now, *holder);
         }
+        let open = record.open.clone();
         let spread = Spread {
             record,
             stored: BTreeMap::new(),
@@ -329,6 +329,9 @@ impl Core {
         durable.spreads.insert(message, spread);
         if let Some(out) = self.outgoing.get_mut(&transfer) {
             out.in_flight.insert(message);
+            if let Some(group) = &mut out.group {
+                open.into_iter().for_each(|node| group.left_for(node));
+            }
         }
     }
 

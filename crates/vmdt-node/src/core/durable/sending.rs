@@ -17,6 +17,7 @@ use super::records::{Key, Sending, SpreadRecord};
 use super::{Send, Spread, Then};
 use crate::core::envelope::Kind;
 use crate::core::event::{Event, TransferError};
+use crate::core::group::OutGroup;
 use crate::core::outgoing::{Outgoing, Source, Unplaced};
 use crate::core::placement::Carrier;
 use crate::core::{Core, Output, SendOptions};
@@ -53,6 +54,42 @@ impl Core {
         content: Content,
         options: SendOptions,
     ) -> Result<MessageId, TransferError> {
+        self.keeping(content, |core| {
+            core.send_with(now, to, kind, name, total, options)
+        })
+    }
+
+    /// As [`send_group`](Self::send_group), for a transfer that is to survive a restart of this
+    /// node, if it is [durable](Self::is_durable): it goes on for the receivers that have not
+    /// confirmed all of it.
+    ///
+    /// # Errors
+    /// As [`send_group`](Self::send_group); and when the reference to the content is too long.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "as `send_group`, and what is kept"
+    )]
+    pub fn send_group_kept(
+        &mut self,
+        now: Instant,
+        to: &[NodeId],
+        kind: Kind,
+        name: &str,
+        total: Option<u64>,
+        content: Content,
+        options: SendOptions,
+    ) -> Result<MessageId, TransferError> {
+        self.keeping(content, |core| {
+            core.send_group(now, to, kind, name, total, options)
+        })
+    }
+
+    /// Begins a transfer whose content is kept.
+    fn keeping(
+        &mut self,
+        content: Content,
+        begin: impl FnOnce(&mut Core) -> Result<MessageId, TransferError>,
+    ) -> Result<MessageId, TransferError> {
         if let Content::Reference(reference) = &content
             && reference.len() > MAX_REFERENCE
         {
@@ -64,7 +101,7 @@ impl Core {
         if let Some(durable) = &mut self.durable {
             durable.content = Some(content);
         }
-        let begun = self.send_with(now, to, kind, name, total, options);
+        let begun = begin(self);
         if let Some(durable) = &mut self.durable {
             durable.content = None;
         }
@@ -98,6 +135,7 @@ impl Core {
             low: (0, 0),
             expires_ms: durable.unix_ms(now).saturating_add(expiry),
             source,
+            group: out.group.as_ref().map(OutGroup::fates).unwrap_or_default(),
         };
         let send = Send {
             record,
@@ -207,6 +245,10 @@ impl Core {
                 octets: spread.octets,
                 safe: false,
                 holders: Vec::new(),
+                open: match &spread.group {
+                    None => Vec::new(),
+                    Some(_) => spread.awaited(),
+                },
             },
             stored: BTreeMap::new(),
             left: false,
@@ -316,24 +358,129 @@ impl Core {
         }
     }
 
-    /// The receiver has a segment whose shares an earlier run left with their holders. Returns
-    /// whether it is one.
+    /// What became of a transfer at its receivers has changed.
+    pub(in crate::core) fn keep_fates(&mut self, id: MessageId) {
+        let Some((durable, out)) = self.durable.as_mut().zip(self.outgoing.get(&id)) else {
+            return;
+        };
+        let (Some(send), Some(group)) = (durable.sends.get_mut(&id), &out.group) else {
+            return;
+        };
+        send.record.group = group.fates();
+        durable.mark(Key::Sending(id));
+    }
+
+    /// Fewer receivers than before are to confirm a segment.
+    pub(in crate::core) fn keep_open(&mut self, message: MessageId) {
+        let Some((durable, spread)) = self.durable.as_mut().zip(self.spreads.get(&message)) else {
+            return;
+        };
+        let open = spread.awaited();
+        if let Some(kept) = durable.spreads.get_mut(&message)
+            // the last one ends the record
+            && !open.is_empty()
+            && spread.group.is_some()
+            && kept.record.open != open
+        {
+            kept.record.open = open;
+            durable.mark(Key::Spread(message));
+        }
+    }
+
+    /// A segment whose shares are with its holders alone.
+    pub(in crate::core) fn left(&self, message: MessageId) -> Option<&SpreadRecord> {
+        let kept = self.durable.as_ref()?.spreads.get(&message)?;
+        kept.left.then_some(&kept.record)
+    }
+
+    /// Makes room in the window of a transfer whose receivers are away: what is at its holders, all
+    /// of it on disk there, need not be kept here. The rest of the content follows in its place.
+    pub(in crate::core) fn leave_with_holders(&mut self, id: MessageId) {
+        let Some((durable, out)) = self.durable.as_ref().zip(self.outgoing.get(&id)) else {
+            return;
+        };
+        let here = out.in_flight.iter().filter_map(|m| self.spreads.get(m));
+        let count = here.clone().count();
+        if count < out.window || out.source == Source::Ended || !durable.sends.contains_key(&id) {
+            return;
+        }
+        let stored = |spread: &&crate::core::Spread| {
+            let Some(kept) = durable.spreads.get(&spread.id) else {
+                return false;
+            };
+            let at = |(index, carrier)| match carrier {
+                Carrier::Member(holder) => kept.stored.get(&index) == Some(&holder),
+                Carrier::Direct | Carrier::Server => false,
+            };
+            kept.record.safe && spread.placement.iter().all(at)
+        };
+        let mut leave: Vec<(u32, MessageId)> = here
+            .filter(|spread| self.are_absent(&spread.awaited()))
+            .filter(stored)
+            .map(|spread| (spread.number, spread.id))
+            .collect();
+        leave.sort_unstable();
+        leave.truncate(count + 1 - out.window);
+        for (_, message) in leave {
+            let Some(spread) = self.spreads.remove(&message) else {
+                continue;
+            };
+            for peer in spread.holders() {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.forget(message);
+                }
+            }
+            self.relayed = self.relayed.saturating_sub(spread.relayed);
+            if let Some(kept) = self
+                .durable
+                .as_mut()
+                .and_then(|durable| durable.spreads.get_mut(&message))
+            {
+                kept.left = true;
+            }
+            self.explained.keep(id, message, spread.placement);
+        }
+    }
+
+    /// The receiver has a segment whose shares are with their holders alone. Returns whether it is
+    /// one.
     pub(in crate::core) fn left_acknowledged(
         &mut self,
         now: Instant,
         from: NodeId,
         message: MessageId,
     ) -> bool {
-        let of_receiver = |kept: &&Spread| kept.left && kept.record.to == from;
-        let found = self
-            .durable
-            .as_ref()
-            .and_then(|durable| durable.spreads.get(&message))
-            .filter(of_receiver)
-            .map(|kept| (kept.record.transfer, kept.record.number, kept.record.octets));
-        let Some((id, number, octets)) = found else {
+        let Some(durable) = &mut self.durable else {
             return false;
         };
+        let of_receiver = |kept: &&mut Spread| kept.left && kept.record.awaited().contains(&from);
+        let Some(kept) = durable.spreads.get_mut(&message).filter(of_receiver) else {
+            return false;
+        };
+        let record = &mut kept.record;
+        let (id, number, octets) = (record.transfer, record.number, record.octets);
+        let waits = record.open.len() > 1;
+        if waits {
+            record.open.retain(|node| *node != from);
+            durable.mark(Key::Spread(message));
+        }
+        if let Some(group) = self
+            .outgoing
+            .get_mut(&id)
+            .and_then(|out| out.group.as_mut())
+            && group.awaits(from)
+        {
+            group.confirmed(now, from);
+        }
+        if waits {
+            // others have not
+            if let Some(out) = self.outgoing.get_mut(&id) {
+                out.moved = now;
+            }
+            self.pump_source(now, id);
+            self.note_reached(id);
+            return true;
+        }
         self.drop_left(now, message);
         self.kept_acknowledged(id, number, octets);
         if let Some(out) = self.outgoing.get_mut(&id) {
@@ -419,23 +566,40 @@ impl Core {
         }
     }
 
-    /// Whether a transfer that stands still may wait: its receiver or the server is away, and its
-    /// time is not over.
+    /// Whether a transfer that stands still may wait: a receiver or the server is away, and its time
+    /// is not over.
     pub(in crate::core) fn may_wait(&self, out: &Outgoing) -> bool {
-        let kept = self
-            .durable
-            .as_ref()
-            .is_some_and(|durable| durable.sends.contains_key(&out.id));
-        kept && (!self.member.is_registered() || !self.is_present(out.to) || !self.may_read(out.id))
+        let away = || out.awaited().into_iter().any(|to| !self.is_present(to));
+        self.is_kept(out.id) && (!self.member.is_registered() || away() || !self.may_read(out.id))
     }
 
-    /// Whether shares for this receiver are to be left with others, as it is away.
+    /// Whether one of several receivers may be silent: it, or the server, is away.
+    pub(in crate::core) fn may_wait_for_receiver(&self, out: &Outgoing, peer: NodeId) -> bool {
+        self.is_kept(out.id)
+            && (!self.member.is_registered() || !self.is_present(peer) || !self.may_read(out.id))
+    }
+
+    fn is_kept(&self, id: MessageId) -> bool {
+        let durable = self.durable.as_ref();
+        durable.is_some_and(|durable| durable.sends.contains_key(&id))
+    }
+
+    /// Whether shares for the receivers are to be left with others, as they are all away.
     pub(in crate::core) fn is_away(&self, out: &Outgoing) -> bool {
+        !out.open && self.are_absent(&out.awaited())
+    }
+
+    /// Whether a node is away, as far as a durable node knows: what it is to get can wait.
+    pub(in crate::core) fn is_absent(&self, node: NodeId) -> bool {
         self.durable.is_some()
-            && !out.open
             && self.member.is_registered()
-            && !self.is_present(out.to)
-            && self.rdt.stats(out.to).is_none()
+            && !self.is_present(node)
+            && self.rdt.stats(node).is_none()
+    }
+
+    /// Whether all of these are.
+    pub(in crate::core) fn are_absent(&self, nodes: &[NodeId]) -> bool {
+        nodes.iter().all(|node| self.is_absent(*node))
     }
 
     /// Gives up transfers whose time is over, and takes back segments whose holders do not deliver.
@@ -451,15 +615,27 @@ impl Core {
             .map(|(id, send)| (*id, send.record.to))
             .collect();
         for (id, peer) in over {
+            let group = self.outgoing.get(&id).filter(|out| out.group.is_some());
+            let awaited = group.map(Outgoing::awaited).unwrap_or_default();
+            for peer in awaited {
+                // who has it has it
+                let error = TransferError::Expired { peer };
+                self.fail_one_of_several(now, id, peer, &error, true);
+            }
             self.fail_outgoing(now, id, TransferError::Expired { peer }, true);
         }
         self.tick_arrivals(now);
     }
 
     /// A transfer stands still although its receiver is there: if segments of it were left with
-    /// holders by an earlier run, their holders may be gone. They are sent anew. Returns whether
-    /// there were any.
-    pub(in crate::core) fn take_back(&mut self, now: Instant, id: MessageId) -> bool {
+    /// holders, these may be gone. What was left, at `holder` if one is named, is sent anew. Returns
+    /// whether there was anything.
+    pub(in crate::core) fn take_back(
+        &mut self,
+        now: Instant,
+        id: MessageId,
+        holder: Option<NodeId>,
+    ) -> bool {
         let Some(durable) = &self.durable else {
             return false;
         };
@@ -467,6 +643,7 @@ impl Core {
             .spreads
             .iter()
             .filter(|(_, kept)| kept.left && kept.record.transfer == id)
+            .filter(|(_, kept)| holder.is_none_or(|at| kept.record.holders.contains(&at)))
             .map(|(message, _)| *message)
             .collect();
         let reading = |out: &Outgoing| out.source == Source::Asked;
@@ -474,6 +651,14 @@ impl Core {
             return false;
         }
         for message in left {
+            let open = self.left(message).map(|record| record.open.clone());
+            let group = self
+                .outgoing
+                .get_mut(&id)
+                .and_then(|out| out.group.as_mut());
+            if let Some(group) = group {
+                group.taken_back(now, &open.unwrap_or_default());
+            }
             self.drop_left(now, message);
         }
         let Some(out) = self.outgoing.get_mut(&id) else {
@@ -503,7 +688,10 @@ impl Core {
             };
             let output = Output::Resumed {
                 transfer: id,
-                to: send.record.to,
+                to: match send.record.group.as_slice() {
+                    [] => vec![send.record.to],
+                    group => group.iter().map(|(id, _)| *id).collect(),
+                },
                 total: send.record.total,
                 delivered: send.record.low.1,
                 content,
