@@ -132,6 +132,31 @@ fn a_burst_of_small_messages_takes_about_a_round_and_no_announcement() {
 }
 
 #[test]
+fn a_burst_before_anything_is_agreed_on_waits_for_it_but_for_its_first_message() {
+    let mut w = World::new(3, 6, good(), small);
+    w.cluster(5, 3, false);
+    let sent = burst(&mut w, 59, 1_392);
+    arrive(&mut w, 0, &sent).unwrap();
+    once(&w, 1, &sent).unwrap();
+    let express = stats(&w, 0).express_sent;
+    assert!((50..59).contains(&express), "{express}");
+    // a receiver that never answers is not waited for
+    let made = std::cell::Cell::new(0);
+    let mut w = World::new(4, 6, good(), |config| {
+        small(config);
+        let i = made.replace(made.get() + 1);
+        config.set_express(i != 1);
+    });
+    w.cluster(5, 3, false);
+    let sent = burst(&mut w, 59, 1_392);
+    let begun = w.now();
+    arrive(&mut w, 0, &sent).unwrap();
+    assert!(w.now() - begun < Duration::from_secs(2));
+    once(&w, 1, &sent).unwrap();
+    assert_eq!(stats(&w, 0).express_sent, 0);
+}
+
+#[test]
 fn no_member_carries_k_pieces_of_a_message() {
     let mut w = warm(2, 5, good(), |_| {});
     for number in 0..20 {

@@ -7,7 +7,7 @@ use vmdt_pool::paths::Redundancy;
 use vmdt_seal::express::{Channel, Opening};
 use vmdt_ssms::Threshold;
 use vmdt_ssms::dispersal::Code;
-use vmdt_wire::{Message, NodeId};
+use vmdt_wire::{Message, MessageId, NodeId};
 
 use crate::core::Core;
 use crate::core::peer::Path;
@@ -20,6 +20,11 @@ const RENEW_BEFORE: Duration = Duration::from_secs(300);
 const MAX_MESSAGES: u32 = 1 << 20;
 /// How long an answer is waited for before another opening is sent.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long a message waits for sessions and answers that are on their way. Without them it goes the
+/// ordinary way, which takes many times the octets, and those of a burst delay one another.
+const MOST_WAIT: Duration = Duration::from_millis(700);
+/// How much longer than two round trips an answer may take and be waited for.
+const BUSY: Duration = Duration::from_millis(10);
 /// How far the clocks of two nodes may be apart, in milliseconds.
 const SKEW_MS: u64 = 3_600_000;
 
@@ -109,6 +114,30 @@ impl Core {
         self.send_line(now, to, line);
     }
 
+    /// When a message that can't go by express now is to be looked at again, if the receiver or a
+    /// carrier is about to be able to. As soon as one is, it is looked at anyway.
+    pub(super) fn express_awaits(&mut self, now: Instant, id: MessageId) -> Option<Instant> {
+        let out = self.outgoing.get(&id)?;
+        let latest = out.started + MOST_WAIT;
+        let carriers = self.carriers_for(now, out);
+        let members = carriers.members.iter().map(|member| member.id);
+        let soon = |peer: NodeId| {
+            let known = self.peers.get(&peer).filter(|known| !known.relayed)?;
+            match known.path {
+                _ if self.is_express_able(peer) => None,
+                Path::Connecting => Some(latest),
+                Path::Up => {
+                    let (_, asked) = self.express.pairs.get(&peer)?.asked.as_ref()?;
+                    let round = self.rdt.stats(peer)?.srtt;
+                    Some((*asked + round * 2 + BUSY).min(latest))
+                }
+                Path::Idle | Path::Down { .. } => None,
+            }
+        };
+        let soon = members.chain([out.to]).filter_map(soon);
+        soon.filter(|at| *at > now).min()
+    }
+
     /// What messages to a peer are sealed under now, if that is agreed on.
     pub(super) fn express_open(&mut self, now: Instant, to: NodeId) -> Option<&mut Open> {
         let open = self.express.pairs.get_mut(&to)?.open.as_mut()?;
@@ -177,7 +206,10 @@ impl Core {
         });
         match answered {
             // bursts may come: how fast may the first one leave?
-            Some(()) => self.rdt.measure_rate(now, from),
+            Some(()) => {
+                self.rdt.measure_rate(now, from);
+                self.pump_sources(now);
+            }
             None => self.stats.bad_lines += 1,
         }
     }

@@ -49,7 +49,10 @@ impl Core {
             return false;
         }
         self.open_express(now, to);
-        if !self.is_express_able(to) || !self.express.outbox.has_room(to) {
+        if !self.is_express_able(to) {
+            return self.wait_for_express(now, id);
+        }
+        if !self.express.outbox.has_room(to) {
             return false;
         }
         // what is held back is held back the ordinary way
@@ -59,12 +62,33 @@ impl Core {
         }
         match self.try_express(now, id, to) {
             Some(()) => true,
+            None if self.wait_for_express(now, id) => true,
             None => {
                 // so that its next segment, or it after a change, is not thought over again
                 self.express.ordinary.insert(id);
                 false
             }
         }
+    }
+
+    /// Lets a message wait if express is about to be possible. Returns whether it does. The first one
+    /// to a receiver does not: alone it is there sooner the ordinary way.
+    fn wait_for_express(&mut self, now: Instant, id: MessageId) -> bool {
+        let Some(to) = self.outgoing.get(&id).map(|out| out.to) else {
+            return false;
+        };
+        let first = !self
+            .outgoing
+            .values()
+            .any(|other| other.to == to && other.id != id && !other.in_flight.is_empty());
+        if first {
+            return false;
+        }
+        let again = self.express_awaits(now, id);
+        if let Some(at) = again {
+            self.limits.wait(at);
+        }
+        again.is_some()
     }
 
     fn try_express(&mut self, now: Instant, id: MessageId, to: NodeId) -> Option<()> {
