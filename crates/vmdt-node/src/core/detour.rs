@@ -20,6 +20,7 @@ use vmdt_wire::{Header, NodeId, PacketType};
 
 use super::Core;
 use super::peer::Path;
+use super::rating::arrivals;
 use super::relay::is_relayed;
 
 /// Octets a second that one session may send by its detour: enough for the lines of a transfer of some
@@ -30,6 +31,8 @@ const BURST: u64 = 64 * 1024;
 /// How long a session is held like this. After that it is held through the server alone, as one whose
 /// peer was never reached directly.
 const LONGEST: Duration = Duration::from_secs(5);
+/// After so long what was measured says more of the detour than of the path.
+const LONG: Duration = Duration::from_millis(500);
 /// Whether the path is back is asked once a round trip, but within these bounds.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
@@ -86,7 +89,7 @@ impl Core {
             && !peer.relayed
             && peer.detour.is_none()
         {
-            let received = self.rdt.stats(id).map_or(0, |stats| stats.packets_received);
+            let received = self.rdt.stats(id).map_or(0, |stats| arrivals(&stats));
             peer.pulse.begin_detour(received);
             // the window is full of what is lost: the answer to the first question says so
             peer.detour = Some(Detour::new(now));
@@ -124,18 +127,17 @@ impl Core {
         let Some(address) = direct(from).filter(|_| !handshake) else {
             return Some(octets);
         };
-        let received = |core: &Core| {
-            core.rdt
-                .stats(from)
-                .map_or(0, |stats| stats.packets_received)
+        let counts = |core: &Core| {
+            let stats = core.rdt.stats(from);
+            stats.map_or((0, 0), |stats| (stats.packets_received, arrivals(&stats)))
         };
-        let before = received(self);
+        let before = counts(self);
         self.rdt.handle_datagram(now, address, octets);
-        let new = received(self).saturating_sub(before);
-        if new > 0 {
-            if let Some(peer) = self.peers.get_mut(&from) {
-                peer.pulse.by_detour(new);
-            }
+        let after = counts(self);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.pulse.by_detour(after.1.saturating_sub(before.1));
+        }
+        if after.0 > before.0 {
             self.begin_detour(now, from);
         }
         None
@@ -176,7 +178,7 @@ impl Core {
             }
             let detour = *detour;
             peer.detour = None;
-            if direct && peer.pulse.has_come_directly() {
+            if direct && peer.pulse.has_come_directly() && now >= detour.since + LONG {
                 // what was measured meanwhile was the way through the server
                 rdt.restart_path(now, *id);
             }

@@ -85,7 +85,7 @@ impl Pulse {
             .looked_at
             .replace(now)
             .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let received = stats.packets_received.saturating_sub(self.detoured);
+        let received = arrivals(stats).saturating_sub(self.detoured);
         if received != self.received {
             self.received = received;
             self.direct = true;
@@ -123,6 +123,12 @@ impl Pulse {
     pub(crate) fn has_come_directly(&self) -> bool {
         self.direct
     }
+}
+
+/// Packets of a session that came, repetitions included: what came by a detour first still shows, when
+/// it comes directly as well, that the path is there.
+pub(crate) fn arrivals(stats: &PathStats) -> u64 {
+    stats.packets_received + stats.duplicates
 }
 
 /// Octets per second that a path carries. Until it was full once, the window says what can be tried.
