@@ -26,14 +26,8 @@ const UNKNOWN_RATE: f64 = 1_250_000.0;
 const PRIOR_PACKETS: f64 = 30.0;
 /// Probes in a row without a sign of life after which a path seems dead.
 const SUSPECT_PROBES: u64 = 2;
-/// Octets under way of which something would have come back: with so many, one probe is enough, or
-/// a silence that is longer than any round trip of late.
+/// Octets under way of which something would have come back: with so many, one probe is enough.
 const FULL_FLIGHT: u64 = 10 * PACKET as u64;
-/// How much longer than a round trip a silence is before it says anything: whoever is to answer may be
-/// busy for so long, or wait for more to answer at once.
-const LEAST_SILENCE: Duration = Duration::from_millis(15);
-/// A longer pause between two looks was this node's own, and is no silence of the path.
-const OWN_PAUSE: Duration = Duration::from_millis(10);
 /// The reliability of a path that seems dead: it is the last to be chosen.
 const SUSPECT: f64 = 0.02;
 /// Packets that an announcement takes, about.
@@ -54,9 +48,6 @@ pub(crate) struct Pulse {
     /// Something came directly since the detour began.
     direct: bool,
     probes: u64,
-    looked_at: Option<Instant>,
-    /// For how long nothing has come while a full flight was under way.
-    silence: Duration,
     /// Nothing comes back although it is asked for.
     pub(crate) suspect: bool,
     /// Part of the packets that was lost lately, and of how many.
@@ -66,11 +57,7 @@ pub(crate) struct Pulse {
 
 impl Pulse {
     /// Looks again. Returns whether the path has begun to seem dead.
-    ///
-    /// Probes tell that of a path with little to send. With a full flight under way they come late,
-    /// since each packet that still leaves puts them off; but then the first of the flight was to be
-    /// answered after a round trip, and silence says it sooner.
-    pub(crate) fn look(&mut self, now: Instant, stats: &PathStats) -> bool {
+    pub(crate) fn look(&mut self, stats: &PathStats) -> bool {
         let (sent, lost) = (stats.packets_sent, stats.packets_lost);
         if sent < self.counted.0 {
             // another session
@@ -81,30 +68,20 @@ impl Pulse {
             self.lately = Some(self.lately.map_or(part, |old| old * 0.5 + part * 0.5));
             self.counted = (sent, lost);
         }
-        let passed = self
-            .looked_at
-            .replace(now)
-            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let received = arrivals(stats).saturating_sub(self.detoured);
         if received != self.received {
             self.received = received;
             self.direct = true;
             self.probes = stats.probe_timeouts;
-            self.silence = Duration::ZERO;
             self.suspect = false;
             return false;
         }
-        let full = stats.bytes_in_flight >= FULL_FLIGHT;
-        self.silence = if full {
-            self.silence + passed.min(OWN_PAUSE)
+        let enough = if stats.bytes_in_flight >= FULL_FLIGHT {
+            1
         } else {
-            Duration::ZERO
+            SUSPECT_PROBES
         };
-        let enough = if full { 1 } else { SUSPECT_PROBES };
-        // the first flight after a calm is answered later than what the calm has shown
-        let slack = (stats.rttvar * 4).max(stats.srtt / 4).max(LEAST_SILENCE);
-        let silent = stats.probe_timeouts.saturating_sub(self.probes) >= enough
-            || !stats.srtt.is_zero() && self.silence > stats.srtt + slack;
+        let silent = stats.probe_timeouts.saturating_sub(self.probes) >= enough;
         silent && !std::mem::replace(&mut self.suspect, true)
     }
 
@@ -446,7 +423,7 @@ impl Core {
             .iter_mut()
             .filter_map(|(id, peer)| {
                 let stats = self.rdt.stats(*id)?;
-                peer.pulse.look(now, &stats).then_some(*id)
+                peer.pulse.look(&stats).then_some(*id)
             })
             .collect();
         for id in dead {
@@ -495,100 +472,31 @@ impl Core {
 mod tests {
     use super::*;
 
-    const MS: Duration = Duration::from_millis(1);
-
-    #[allow(clippy::disallowed_methods)]
-    fn base() -> Instant {
-        Instant::now()
-    }
-
-    fn stats(received: u64, in_flight: u64) -> PathStats {
-        let mut stats = PathStats::default();
-        stats.srtt = MS * 50;
-        stats.rttvar = MS * 5;
-        stats.packets_received = received;
-        stats.bytes_in_flight = in_flight;
-        stats
-    }
-
-    /// When the path begins to seem dead if it is looked at every so often, within a second.
-    fn dead_after(every: Duration, stats: &PathStats) -> Option<Duration> {
-        let (mut pulse, begun) = (Pulse::default(), base());
-        assert!(!pulse.look(begun, stats));
-        let mut passed = Duration::ZERO;
-        while passed < Duration::from_secs(1) {
-            passed += every;
-            if pulse.look(begun + passed, stats) {
-                return Some(passed);
-            }
-        }
-        None
-    }
-
     #[test]
     fn a_path_is_suspect_after_probes_without_an_answer_and_until_one_comes() {
-        let (mut pulse, now) = (Pulse::default(), base());
+        let mut pulse = Pulse::default();
         let mut stats = PathStats::default();
         stats.packets_received = 5;
-        assert!(!pulse.look(now, &stats));
+        assert!(!pulse.look(&stats));
         stats.probe_timeouts = 1;
-        assert!(!pulse.look(now, &stats), "one may be a loss");
+        assert!(!pulse.look(&stats), "one may be a loss");
         stats.probe_timeouts = 2;
-        assert!(pulse.look(now, &stats));
-        assert!(!pulse.look(now, &stats), "said once");
+        assert!(pulse.look(&stats));
+        assert!(!pulse.look(&stats), "said once");
         assert!(pulse.suspect);
         stats.packets_received = 6;
-        assert!(!pulse.look(now, &stats));
+        assert!(!pulse.look(&stats));
         assert!(!pulse.suspect);
         stats.probe_timeouts = 3;
-        assert!(!pulse.look(now, &stats), "counted anew");
+        assert!(!pulse.look(&stats), "counted anew");
         stats.packets_received = 7;
         stats.bytes_in_flight = FULL_FLIGHT;
-        assert!(!pulse.look(now, &stats));
+        assert!(!pulse.look(&stats));
         stats.probe_timeouts = 4;
         assert!(
-            pulse.look(now, &stats),
+            pulse.look(&stats),
             "of so much something would have come back"
         );
-    }
-
-    #[test]
-    fn a_full_flight_that_nothing_answers_is_a_dead_path_after_a_round_trip() {
-        let full = stats(1, FULL_FLIGHT);
-        let after = dead_after(MS * 2, &full).unwrap();
-        assert!(after > MS * 70 && after < MS * 80, "{after:?}");
-        assert_eq!(dead_after(MS * 2, &stats(1, FULL_FLIGHT - 1)), None);
-        let mut near = full;
-        (near.srtt, near.rttvar) = (MS / 10, MS / 100);
-        let after = dead_after(MS * 2, &near).unwrap();
-        assert!(after >= LEAST_SILENCE, "{after:?}");
-    }
-
-    #[test]
-    fn whatever_comes_ends_the_silence_and_the_suspicion() {
-        let (mut pulse, begun) = (Pulse::default(), base());
-        for round in 0..100u32 {
-            // something comes every 60 ms
-            let stats = stats(u64::from(1 + round / 30), FULL_FLIGHT);
-            assert!(!pulse.look(begun + MS * 2 * round, &stats));
-        }
-        assert!(!pulse.suspect);
-        for round in 100..200u32 {
-            pulse.look(begun + MS * 2 * round, &stats(4, FULL_FLIGHT));
-        }
-        assert!(pulse.suspect);
-        pulse.look(begun + MS * 401, &stats(5, FULL_FLIGHT));
-        assert!(!pulse.suspect);
-    }
-
-    #[test]
-    fn a_node_that_stood_still_itself_blames_no_path() {
-        let (mut pulse, begun) = (Pulse::default(), base());
-        let full = stats(1, FULL_FLIGHT);
-        pulse.look(begun, &full);
-        pulse.look(begun + MS * 2, &full);
-        assert!(!pulse.look(begun + MS * 500, &full));
-        assert!(!pulse.suspect);
     }
 
     #[test]
