@@ -245,9 +245,14 @@ fn captured(common: &Common, name: &str) -> std::path::PathBuf {
     file
 }
 
-/// `vmdt`, built as this test was, by the cargo that runs it.
+/// `vmdt`: the one that a test of the workspace has built beside this, else built as this test was, by
+/// the cargo that runs it.
 fn vmdt() -> PathBuf {
     let lab = Path::new(env!("CARGO_BIN_EXE_vmdt-lab"));
+    let beside = lab.with_file_name("vmdt");
+    if beside.exists() {
+        return beside;
+    }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .args(["build", "--quiet", "-p", "vmdt-cli", "--bin", "vmdt"])
@@ -262,7 +267,7 @@ fn vmdt() -> PathBuf {
         cargo.arg("--release");
     }
     assert!(cargo.status().unwrap().success());
-    lab.with_file_name("vmdt")
+    beside
 }
 
 /// What `vmdt inspect` says about a file, line by line; its exit must say that it is ours.
