@@ -98,6 +98,7 @@ mod directory;
 mod error;
 mod event;
 mod member;
+mod memory;
 mod record;
 mod registry;
 mod roster;
@@ -113,6 +114,7 @@ pub use self::event::{
     RegistryStats, RelayAccount, Relayed, Reply, Request, RequestId,
 };
 pub use self::member::{Member, relayed_data};
+pub use self::memory::{ClusterMemory, MemoryError};
 pub use self::record::{Record, RecordError, RecordKey, Restored};
 pub use self::registry::Registry;
 pub use self::roster::{ClusterRoster, RosterMember, SealedRoster};

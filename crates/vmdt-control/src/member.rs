@@ -1,5 +1,6 @@
 //! The client's machine: one connection to one of several servers.
 
+mod recall;
 mod requests;
 mod signed;
 

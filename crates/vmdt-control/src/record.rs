@@ -90,7 +90,7 @@ impl RecordKey {
     }
 }
 
-fn parsed<T: std::str::FromStr>(text: &str) -> Option<T> {
+pub(crate) fn parsed<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }
 
@@ -244,7 +244,7 @@ impl PresenceValue {
     }
 }
 
-fn put_caps(caps: Option<Caps>) -> u8 {
+pub(crate) fn put_caps(caps: Option<Caps>) -> u8 {
     match caps {
         None => 0,
         Some(caps) if caps.contains(Caps::RDT) => 2,
@@ -253,7 +253,7 @@ fn put_caps(caps: Option<Caps>) -> u8 {
 }
 
 /// `None`: there are no such capabilities.
-fn take_caps(octet: u8) -> Option<Option<Caps>> {
+pub(crate) fn take_caps(octet: u8) -> Option<Option<Caps>> {
     match octet {
         0 => Some(None),
         1 => Some(Some(Caps::NONE)),
@@ -262,25 +262,25 @@ fn take_caps(octet: u8) -> Option<Option<Caps>> {
     }
 }
 
-fn filled(octets: &[u8]) -> Option<Bytes> {
+pub(crate) fn filled(octets: &[u8]) -> Option<Bytes> {
     (!octets.is_empty()).then(|| Bytes::copy_from_slice(octets))
 }
 
 /// Appends octets behind their length. What is longer than a control line's
 /// parameters are does not occur.
-fn put(out: &mut Vec<u8>, octets: &[u8]) {
+pub(crate) fn put(out: &mut Vec<u8>, octets: &[u8]) {
     let len = u16::try_from(octets.len()).unwrap_or(0);
     out.extend(len.to_be_bytes());
     out.extend(octets.iter().take(usize::from(len)));
 }
 
-fn take_u16(rest: &mut &[u8]) -> Option<u16> {
+pub(crate) fn take_u16(rest: &mut &[u8]) -> Option<u16> {
     let (number, after) = rest.split_first_chunk::<2>()?;
     *rest = after;
     Some(u16::from_be_bytes(*number))
 }
 
-fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::from(take_u16(rest)?);
     let (octets, after) = rest.split_at_checked(len)?;
     *rest = after;

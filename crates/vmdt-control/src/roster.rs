@@ -331,6 +331,15 @@ impl ClusterRoster {
         self.recount()
     }
 
+    /// The members are as an earlier run knew them; nobody has confirmed our place yet.
+    pub(crate) fn recalled(&mut self, been_ready: bool) -> ClusterState {
+        self.confirmed = false;
+        if been_ready {
+            self.move_from(ClusterState::Ready);
+        }
+        self.state
+    }
+
     /// Our place is confirmed; announcements of the others follow.
     pub(crate) fn rejoined(&mut self, info: Option<ClusterInfo>) {
         self.confirmed = true;

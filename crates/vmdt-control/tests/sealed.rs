@@ -18,8 +18,9 @@ use common::base;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 use vmdt_control::{
-    ClusterState, ConnId, Member, MemberConfig, MemberEvent, MemberOutput, Record, RecordKey,
-    Registry, RegistryConfig, RegistryOutput, Reply, Request, RequestError, RequestId,
+    ClusterMemory, ClusterState, ConnId, Member, MemberConfig, MemberEvent, MemberOutput,
+    MemoryError, Record, RecordKey, Registry, RegistryConfig, RegistryOutput, Reply, Request,
+    RequestError, RequestId,
 };
 use vmdt_seal::descriptor::{Descriptor, DescriptorDetails};
 use vmdt_seal::identity::SecretIdentity;
@@ -312,6 +313,25 @@ impl World {
         let pushed =
             |event: &&MemberEvent| matches!(event, MemberEvent::Push(m) if m.type_word() == word);
         self.peers[peer].events.iter().filter(pushed).count()
+    }
+
+    /// What a member knows of the cluster, as a file would keep it.
+    fn memory(&self, peer: usize, cluster: &Cluster) -> ClusterMemory {
+        let memory = self.peers[peer].member.memory(cluster.id()).unwrap();
+        ClusterMemory::parse(&memory.encode()).unwrap()
+    }
+
+    /// A member's process ends, and another one begins with the same identity.
+    fn start_anew(&mut self, peer: usize) {
+        let id = self.id(peer);
+        let peer = &mut self.peers[peer];
+        if let Some(conn) = peer.conn.take() {
+            self.registry.handle_closed(self.now, conn);
+        }
+        let server = "192.0.2.1:8080".parse().unwrap();
+        peer.member = Member::new(MemberConfig::new(id, 9_000, vec![server]), [77; 32]);
+        peer.events.clear();
+        self.settle();
     }
 
     /// The server goes away, and comes back as `registry`.
@@ -754,4 +774,155 @@ fn members_that_left_long_ago_take_no_room() {
     }
     let roster = world.peers[1].member.cluster(id).unwrap();
     assert_eq!(roster.members().count(), 2);
+}
+
+#[test]
+fn a_member_goes_on_from_what_it_remembers_before_any_server_answers() {
+    for with_store in [true, false] {
+        let (mut world, cluster) = World::garden(3);
+        for peer in 0..3 {
+            let profile = profile(&world.peers[peer].identity, "x", TODAY);
+            world.ask(peer, Request::PutProfile(profile)).unwrap();
+        }
+        let memory = world.memory(1, &cluster);
+        assert_eq!(memory.cluster(), cluster.id());
+        assert_eq!(memory.members().count(), 2);
+        world.crash();
+        world.start_anew(1);
+        assert_eq!(world.state(1, &cluster), None);
+
+        let now = world.now;
+        world.peers[1].member.recall(now, &memory).unwrap();
+        world.settle();
+        let member = &world.peers[1].member;
+        assert!(!member.is_registered());
+        assert_eq!(world.state(1, &cluster), Some(ClusterState::Ready));
+        let roster = member.cluster(cluster.id()).unwrap();
+        assert!(!roster.is_confirmed());
+        for other in [0, 2] {
+            let id = world.id(other);
+            let known = roster.member(id).unwrap();
+            assert!(known.present && known.address.is_some());
+            assert!(member.profile(id).is_some());
+            assert!(roster.sealed().unwrap().trust().unwrap().is_member(id));
+        }
+        assert_eq!(world.pushes(1, "MEMBER"), 2);
+        assert_eq!(world.pushes(1, "PROFILE"), 2);
+        // what it knows now is what it remembered
+        let again = world.memory(1, &cluster);
+        assert_eq!(again, memory);
+
+        // the server comes back, and the place is taken again without a ticket
+        world.restart(with_store);
+        world.pass(Duration::from_secs(5));
+        let member = &world.peers[1].member;
+        assert!(member.is_registered());
+        assert!(member.cluster(cluster.id()).unwrap().is_confirmed());
+        assert_eq!(world.state(1, &cluster), Some(ClusterState::Ready));
+        let lost = |e: &MemberEvent| matches!(e, MemberEvent::ClusterLost { .. });
+        assert!(!world.peers.iter().any(|p| p.events.iter().any(lost)));
+    }
+}
+
+#[test]
+fn a_memory_is_of_use_to_its_own_member_alone() {
+    let (mut world, cluster) = World::garden(4);
+    let memory = world.memory(1, &cluster);
+    let now = world.now;
+    let (owner, local) = (world.id(1), world.id(3));
+    let refused = world.peers[3].member.recall(now, &memory);
+    assert_eq!(refused, Err(MemoryError::OtherMember { owner, local }));
+    assert_eq!(world.state(3, &cluster), None);
+    // to its own member, who is in the cluster, it says nothing new
+    world.pass(Duration::from_secs(1));
+    let before = world.peers[1].events.len();
+    let now = world.now;
+    world.peers[1].member.recall(now, &memory).unwrap();
+    world.settle();
+    assert_eq!(world.peers[1].events.len(), before);
+    // and to one that was stopped nothing at all
+    world.peers[1].member.stop();
+    let refused = world.peers[1].member.recall(now, &memory);
+    assert_eq!(refused, Err(MemoryError::Stopped));
+}
+
+#[test]
+fn who_was_removed_is_out_when_the_server_says_so_and_in_later_memories() {
+    let (mut world, cluster) = World::garden(3);
+    let (old, gone) = (world.memory(2, &cluster), world.id(2));
+    let others = world.memory(1, &cluster);
+    let list = list(&world.peers[0].identity, &cluster, 1, vec![gone]);
+    let request = Request::Revoke {
+        cluster: cluster.id(),
+        list,
+    };
+    world.start_anew(2);
+    world.ask(0, request).unwrap();
+
+    // it does not know yet
+    let now = world.now;
+    world.peers[2].member.recall(now, &old).unwrap();
+    world.settle();
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.state(2, &cluster), None);
+    let lost = |e: &MemberEvent| matches!(e, MemberEvent::ClusterLost { .. });
+    assert!(world.peers[2].events.iter().any(lost));
+
+    // a memory of before does not bring it back for another member
+    world.start_anew(1);
+    let now = world.now;
+    world.peers[1].member.recall(now, &others).unwrap();
+    world.settle();
+    world.pass(Duration::from_secs(5));
+    let roster = world.peers[1].member.cluster(cluster.id()).unwrap();
+    assert!(roster.is_confirmed());
+    assert!(roster.member(gone).is_none());
+    assert!(!roster.sealed().unwrap().trust().unwrap().is_member(gone));
+    // nor one of after
+    let after = world.memory(1, &cluster);
+    assert!(after.members().all(|id| id != gone));
+    world.crash();
+    world.start_anew(1);
+    let now = world.now;
+    world.peers[1].member.recall(now, &after).unwrap();
+    world.settle();
+    let roster = world.peers[1].member.cluster(cluster.id()).unwrap();
+    assert!(!roster.sealed().unwrap().trust().unwrap().is_member(gone));
+}
+
+#[test]
+fn what_is_not_signed_as_it_should_be_is_left_out_of_what_is_recalled() {
+    let (mut world, cluster) = World::garden(3);
+    let octets = world.memory(1, &cluster).encode();
+    let (mut refused, mut fewer, mut whole) = (0, 0, 0);
+    for at in 0..octets.len() {
+        let mut bad = octets.to_vec();
+        bad[at] ^= 1;
+        let Ok(bad) = ClusterMemory::parse(&bad) else {
+            refused += 1;
+            continue;
+        };
+        world.up = false;
+        world.start_anew(1);
+        let now = world.now;
+        if world.peers[1].member.recall(now, &bad).is_err() {
+            assert_eq!(world.peers[1].member.roster().count(), 0);
+            refused += 1;
+            continue;
+        }
+        let (_, roster) = world.peers[1].member.roster().next().unwrap();
+        let trust = roster.sealed().unwrap().trust().unwrap();
+        for (id, _) in roster.members() {
+            assert!(trust.is_member(id), "{at}");
+            assert!([0, 2].iter().any(|&peer| world.id(peer) == id), "{at}");
+        }
+        match roster.members().count() {
+            2 => whole += 1,
+            _ => fewer += 1,
+        }
+    }
+    assert!(
+        refused > 0 && fewer > 0 && whole > 0,
+        "{refused} {fewer} {whole}"
+    );
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use vmdt_control::{Reply, Request, RequestError, RequestId};
+use vmdt_control::{MemoryError, Reply, Request, RequestError, RequestId};
 use vmdt_seal::identity::PublicIdentity;
 use vmdt_seal::invite::{InviteTerms, Rights};
 use vmdt_seal::keyfile::KeyFileError;
@@ -78,6 +78,9 @@ pub enum NodeError {
     /// A petname was not taken.
     #[error(transparent)]
     Petname(PetnameError),
+    /// A cluster can't be recalled.
+    #[error("the cluster can't be recalled: {0}")]
+    Memory(#[source] MemoryError),
     /// This needs a ticket in profile 1.1.
     #[error("a cluster of profile 1.1 is joined with a ticket, not by its id")]
     TicketNeeded,
@@ -334,7 +337,7 @@ impl Node {
     }
 
     /// Has the driver look at the core.
-    async fn with<T: Send + 'static>(
+    pub(crate) async fn with<T: Send + 'static>(
         &self,
         look: impl FnOnce(&mut Core, Instant) -> T + Send + 'static,
     ) -> Result<T, NodeError> {
@@ -799,7 +802,7 @@ impl Events {
 #[derive(Debug, Clone)]
 pub struct Cluster {
     pub(crate) node: Node,
-    id: ClusterId,
+    pub(crate) id: ClusterId,
 }
 
 impl Cluster {

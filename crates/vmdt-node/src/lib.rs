@@ -70,6 +70,7 @@ mod groups;
 mod handle;
 mod keeping;
 mod parts;
+mod recalling;
 mod sending;
 mod socket;
 
@@ -86,7 +87,7 @@ pub use handle::{
     Cluster, ClusterStatus, Events, MemberStatus, Node, NodeError, PathReport, Policy,
 };
 pub use sending::{ProgressStream, Sending};
-pub use vmdt_control::{RegistryConfig, RegistryEvent};
+pub use vmdt_control::{ClusterMemory, MemoryError, RegistryConfig, RegistryEvent};
 pub use vmdt_rdt::{Config as TransportConfig, LossDetection, PathStats, Priority, RateLimit};
 pub use vmdt_seal::{self as seal, code::Code, identity::SecretIdentity, ticket::Ticket};
 pub use vmdt_server::{Server, ServerBuilder, ServerError};

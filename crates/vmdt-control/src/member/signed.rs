@@ -273,7 +273,7 @@ impl Member {
     }
 
     /// Takes a profile in, if it is that of a member and newer. Whether it is.
-    fn learned(&mut self, profile: Profile) -> bool {
+    pub(super) fn learned(&mut self, profile: Profile) -> bool {
         let id = profile.node_id();
         if !self.roster.has_signed(id) {
             return false;

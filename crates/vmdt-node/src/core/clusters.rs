@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use vmdt_control::{OPTION_LISTED, Request, RequestId};
+use vmdt_control::{ClusterMemory, MemoryError, OPTION_LISTED, Request, RequestId};
 use vmdt_seal::descriptor::{Descriptor, DescriptorDetails};
 use vmdt_seal::identity::PublicIdentity;
 use vmdt_seal::invite::{Invite, InviteError, InviteTerms};
@@ -114,6 +114,17 @@ impl Core {
             membership: membership.octets().clone(),
         };
         Ok(self.request(now, request))
+    }
+
+    /// Goes on in a cluster as an earlier run with the same identity knew it, without waiting for
+    /// the server.
+    ///
+    /// # Errors
+    /// [`MemoryError`]; nothing was changed then.
+    pub fn recall(&mut self, now: Instant, memory: &ClusterMemory) -> Result<(), MemoryError> {
+        self.member.recall(now, memory)?;
+        self.settle(now);
+        Ok(())
     }
 
     /// Makes a ticket for a cluster of this node.

@@ -375,6 +375,7 @@ impl Core {
                 }
                 self.send_profile(now, peer);
                 self.open_express(now, peer);
+                self.hand_on_held(now, peer);
                 self.peer_came(now, peer);
                 if self.is_member(peer) {
                     self.event(Event::PathUp { peer, address });

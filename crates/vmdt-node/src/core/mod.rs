@@ -339,7 +339,7 @@ impl Core {
             child(),
         );
         let sealing = config.sealing.take();
-        let seal = sealing.map(|sealing| Seal::new(sealing, &mut rng));
+        let seal = sealing.map(|sealing| Seal::new(sealing, config.express, &mut rng));
         let pool = Pool::new(Core::pool_config(&config));
         let mut collector = Collector::new(CollectorConfig::new(config.id));
         let hedges = config.hedging.fraction > 0.0;

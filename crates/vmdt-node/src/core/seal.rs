@@ -30,6 +30,8 @@ const MAX_SECRETS: usize = 1024;
 const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The word for the data layer in a profile.
 const CAPABILITY: &str = "rdt";
+/// The word for small messages as pieces (`docs/protocol.md`, section 12.14).
+pub(crate) const EXPRESS: &str = "express";
 
 /// Octets of a digest in an announcement: the first of the one in the manifest.
 fn short(digest: &[u8; 32]) -> [u8; 16] {
@@ -205,7 +207,7 @@ pub(crate) struct Seal {
 }
 
 impl Seal {
-    pub(crate) fn new(sealing: Sealing, rng: &mut impl CryptoRng) -> Seal {
+    pub(crate) fn new(sealing: Sealing, express: bool, rng: &mut impl CryptoRng) -> Seal {
         let Sealing {
             identity,
             prekeys,
@@ -216,13 +218,15 @@ impl Seal {
         } = sealing;
         let prekeys =
             prekeys.unwrap_or_else(|| PrekeyStore::new(PrekeyConfig::default(), unix_ms, rng));
+        let words = std::iter::once(CAPABILITY).chain(express.then_some(EXPRESS));
+        let capabilities = words.map(str::to_owned).collect();
         let mut seal = Seal {
             identity,
             prekeys,
             details: ProfileDetails {
                 name,
                 addresses,
-                capabilities: vec![CAPABILITY.to_owned()],
+                capabilities,
             },
             own: None,
             profiles: BTreeMap::new(),

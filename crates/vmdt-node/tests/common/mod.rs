@@ -902,6 +902,7 @@ impl World {
     pub fn restart_server(&mut self) {
         let now = self.now();
         self.network.bring_up(now, self.server.host);
+        self.network.listen(self.server.address);
         self.server.registry.handle_clock(now, UNIX_MS);
     }
 

@@ -51,18 +51,31 @@ impl Core {
             .any(|(_, c)| c.member(one).is_some() && c.member(other).is_some())
     }
 
-    /// Hands pieces on to their receiver at once, or not at all.
+    /// A session with a peer is there: what waited for it is handed on.
+    pub(in crate::core) fn hand_on_held(&mut self, now: Instant, to: NodeId) {
+        for (from, pieces) in self.express.held.take(now, to) {
+            self.hand_pieces_on(now, from, to, &pieces);
+        }
+    }
+
+    /// Hands pieces on to their receiver at once, or as soon as the session with it is there that is
+    /// being opened.
     fn hand_pieces_on(&mut self, now: Instant, from: NodeId, to: NodeId, pieces: &[Bytes]) {
         let up = |peer: &crate::core::peer::Peer| peer.path == Path::Up && !peer.relayed;
         if to == self.config.id || to == from || !self.share_a_cluster(from, to) {
             self.stats.bad_pieces += 1;
             return;
         }
-        if !self.peers.get(&to).is_some_and(up) || !self.is_express_able(to) {
-            // its sender repeats it, and the way may be there then
+        if !self.peers.get(&to).is_some_and(up) || !self.knows_express(to) {
             self.ensure_path(now, to);
             self.open_express(now, to);
-            self.stats.pieces_dropped += pieces.len() as u64;
+            let connecting = |peer: &crate::core::peer::Peer| peer.path == Path::Connecting;
+            let dropped = match self.peers.get(&to).is_some_and(connecting) {
+                true => self.express.held.hold(now, from, to, pieces),
+                // its sender repeats it, and the way may be there then
+                false => pieces.len(),
+            };
+            self.stats.pieces_dropped += dropped as u64;
             return;
         }
         let octets = pieces.iter().map(|p| PREFIX + p.len()).sum::<usize>() + HEAD;

@@ -9,6 +9,7 @@
 //! - [`outbox`]: the pieces that wait for each path, and the messages until they are confirmed;
 //! - [`inbox`]: the pieces that came, and what was delivered;
 //! - [`openings`]: how a pair of nodes comes to have a secret for its messages;
+//! - [`held`]: pieces of others, for a receiver to whom a session is being opened;
 //! - [`sending`], [`arriving`]: what the core does with them;
 //! - [`datagram`], [`ranges`]: octets and sets.
 //!
@@ -17,6 +18,7 @@
 
 mod arriving;
 mod datagram;
+mod held;
 mod inbox;
 mod openings;
 mod outbox;
@@ -29,6 +31,7 @@ use std::time::Instant;
 use vmdt_wire::{Message, MessageId, MessageName, NodeId};
 
 use super::Core;
+use held::Held;
 use inbox::Inbox;
 use openings::Pair;
 use outbox::Outbox;
@@ -44,6 +47,8 @@ pub(crate) struct Express {
     ordinary: BTreeSet<MessageId>,
     /// Octets that were handed on for each sender since the path to the receiver was last empty.
     handed_on: BTreeMap<NodeId, BTreeMap<NodeId, usize>>,
+    /// Pieces of others for receivers to whom a session is being opened.
+    held: Held,
 }
 
 impl Express {

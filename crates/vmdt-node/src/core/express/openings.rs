@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use vmdt_pool::paths::Redundancy;
 use vmdt_seal::express::{Channel, Opening};
+use vmdt_seal::profile::Profile;
 use vmdt_ssms::Threshold;
 use vmdt_ssms::dispersal::Code;
 use vmdt_wire::{Message, MessageId, NodeId};
 
 use crate::core::Core;
 use crate::core::peer::Path;
+use crate::core::seal::EXPRESS;
 
 /// How long an opening is sealed under.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -68,6 +70,13 @@ impl Core {
         self.express.pairs.get(&peer).is_some_and(|pair| pair.able)
     }
 
+    /// Whether a peer understands datagrams: its profile says so, or it has answered.
+    pub(super) fn knows_express(&self, peer: NodeId) -> bool {
+        let profile = self.seal.as_ref().and_then(|seal| seal.profile(peer));
+        let says = |profile: &Profile| profile.capabilities().any(|word| word == EXPRESS);
+        profile.is_some_and(says) || self.is_express_able(peer)
+    }
+
     /// Sees to it that messages to a peer can be sealed by express, if not now then soon.
     pub(in crate::core) fn open_express(&mut self, now: Instant, to: NodeId) {
         let up = |peer: &crate::core::peer::Peer| peer.path == Path::Up && !peer.relayed;
@@ -78,7 +87,7 @@ impl Core {
             return;
         };
         let unix_ms = seal.unix_ms(now);
-        let Some(prekey) = seal.profile(to).map(vmdt_seal::profile::Profile::prekey) else {
+        let Some(prekey) = seal.profile(to).map(Profile::prekey) else {
             return;
         };
         let pair = self.express.pairs.entry(to).or_default();
@@ -118,12 +127,13 @@ impl Core {
     /// carrier is about to be able to. As soon as one is, it is looked at anyway.
     pub(super) fn express_awaits(&mut self, now: Instant, id: MessageId) -> Option<Instant> {
         let out = self.outgoing.get(&id)?;
-        let latest = out.started + MOST_WAIT;
+        let (to, latest) = (out.to, out.started + MOST_WAIT);
         let carriers = self.carriers_for(now, out);
         let members = carriers.members.iter().map(|member| member.id);
         let soon = |peer: NodeId| {
             let known = self.peers.get(&peer).filter(|known| !known.relayed)?;
             match known.path {
+                Path::Up if peer != to && self.knows_express(peer) => None,
                 _ if self.is_express_able(peer) => None,
                 Path::Connecting => Some(latest),
                 Path::Up => {
@@ -134,7 +144,7 @@ impl Core {
                 Path::Idle | Path::Down { .. } => None,
             }
         };
-        let soon = members.chain([out.to]).filter_map(soon);
+        let soon = members.chain([to]).filter_map(soon);
         soon.filter(|at| *at > now).min()
     }
 

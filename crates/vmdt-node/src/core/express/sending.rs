@@ -177,7 +177,7 @@ impl Core {
         let can = |id: NodeId| {
             let up = |p: &crate::core::peer::Peer| p.path == Path::Up && !p.relayed;
             self.peers.get(&id).is_some_and(up)
-                && self.is_express_able(id)
+                && self.knows_express(id)
                 && !self.is_suspect(id)
                 && self.rdt.max_datagram(id).is_some_and(|max| octets <= max)
         };
