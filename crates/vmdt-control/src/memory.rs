@@ -88,6 +88,14 @@ impl ClusterMemory {
         self.members.iter().map(|member| member.id)
     }
 
+    /// Whether it says of each of the other members where it was and what to seal messages to it to.
+    /// That comes a moment after the members: a memory that is not complete is of use for the others.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let known = |m: &RememberedMember| m.address.is_some() && m.profile.is_some();
+        self.members.iter().all(known)
+    }
+
     /// As octets, for a file. They are no secret, but they say who is in the cluster, and where.
     #[must_use]
     pub fn encode(&self) -> Bytes {

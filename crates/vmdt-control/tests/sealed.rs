@@ -780,11 +780,13 @@ fn members_that_left_long_ago_take_no_room() {
 fn a_member_goes_on_from_what_it_remembers_before_any_server_answers() {
     for with_store in [true, false] {
         let (mut world, cluster) = World::garden(3);
+        assert!(!world.memory(1, &cluster).is_complete());
         for peer in 0..3 {
             let profile = profile(&world.peers[peer].identity, "x", TODAY);
             world.ask(peer, Request::PutProfile(profile)).unwrap();
         }
         let memory = world.memory(1, &cluster);
+        assert!(memory.is_complete());
         assert_eq!(memory.cluster(), cluster.id());
         assert_eq!(memory.members().count(), 2);
         world.crash();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::record::Row;
-use crate::run::{CONTENDERS, Contender, Plan, Workload, contender};
+use crate::run::{CONTENDERS, Contender, JOINING, Plan, Workload, contender};
 use crate::world::PathSpec;
 
 /// Paths between sender and receiver in all figures.
@@ -311,6 +311,7 @@ pub fn takes_part(contender: &Contender, id: &str, cell: &Cell) -> bool {
         "onezero" => {
             id == "burst-loss" && cell.kind == "ready" && [0.0, 6.0].contains(&cell.percent())
         }
+        "vmdt" if contender.label == JOINING => cell.cold,
         // of one path, which is what the figures of several are not about
         "vmdt" => contender.relays > 0,
         _ => true,

@@ -291,7 +291,13 @@ async fn serve(name: &str, args: Args, outbox: Outbox, inbox: Inbox) -> Result<(
 }
 
 /// Connects; returns when messages can be sent, over all paths the peer has.
-async fn connect(name: &str, args: &Args, outbox: Outbox, inbox: Inbox) -> Result<()> {
+async fn connect(
+    name: &str,
+    args: &Args,
+    known: Option<vmdt_peer::Known>,
+    outbox: Outbox,
+    inbox: Inbox,
+) -> Result<()> {
     match name {
         "tcp-cubic" | "tcp-bbr" | "mptcp-cubic" | "mptcp-bbr" => {
             tcp::connect(name, args, outbox, inbox).await
@@ -299,7 +305,7 @@ async fn connect(name: &str, args: &Args, outbox: Outbox, inbox: Inbox) -> Resul
         "onezero" => onezero::connect(args, outbox, inbox).await,
         "rdt" | "rdt-cubic" => bare::connect(name, args, outbox, inbox).await,
         "pieces" | "pieces-rank" => pieces::connect(name, args, outbox, inbox).await,
-        "vmdt" => vmdt_peer::connect(args, outbox, inbox).await,
+        "vmdt" => vmdt_peer::connect(args, known, outbox, inbox).await,
         #[cfg(feature = "peers")]
         "tls-cubic" | "tls-bbr" => tls::connect(name, args, outbox, inbox).await,
         #[cfg(feature = "peers")]
@@ -362,6 +368,10 @@ async fn client(
     // numbers are never used twice: a peer may take a repeated one for a repetition
     let mut numbers = 0u32..;
     let mut fresh = move || numbers.next().unwrap_or_default();
+    let mut known = match name {
+        "vmdt" => vmdt_peer::know(&args).await?,
+        _ => None,
+    };
     say("ready");
     while let Some(line) = commands.recv().await {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -369,7 +379,7 @@ async fn client(
         match words.first().map(String::as_str) {
             Some("connect") => {
                 let (to_send, inbox) = unconnected.take().context("connected already")?;
-                connect(name, &args, to_send, inbox).await?;
+                connect(name, &args, known.take(), to_send, inbox).await?;
                 say(&format!("connected {}", clock::nanos()));
             }
             Some("mark") => say(&format!("mark {}", clock::nanos())),

@@ -4,12 +4,17 @@
 //! control server, a sender, a receiver and relays, each a process on its own host, all members of
 //! one cluster with the policy k of n.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::{Semaphore, watch};
-use vmdt_node::{Cluster, Event, Node, NodeId, Policy, Sending, Server, Ticket};
+use vmdt_node::{
+    Cluster, ClusterMemory, Event, Node, NodeId, Policy, SecretIdentity, Sending, Server, Ticket,
+};
 
 use super::{Arrived, HEAD, Inbox, Outbox, Tag, say, setting};
 use crate::clock;
@@ -47,9 +52,12 @@ fn is_open(args: &Args) -> bool {
     args.get("profile").is_some_and(|profile| profile == "1.0")
 }
 
-async fn node(args: &Args, id: &str) -> Result<Node> {
+async fn node(args: &Args, id: &str, identity: Option<SecretIdentity>) -> Result<Node> {
     let server: String = setting(args, "server")?;
     let mut builder = Node::builder();
+    if let Some(identity) = identity {
+        builder = builder.identity(identity);
+    }
     if is_open(args) {
         builder = builder.open_profile(id);
     }
@@ -89,14 +97,14 @@ pub(crate) async fn help(role: &str, args: &Args) -> Result<Helper> {
         say("ready");
         return Ok(Helper::Server(server));
     }
-    let node = node(args, role).await?;
+    let node = node(args, role, None).await?;
     let cluster = join(&node, args).await?;
     say("ready");
     Ok(Helper::Relay(node, cluster))
 }
 
 pub(crate) async fn serve(args: &Args, outbox: Outbox, inbox: Inbox) -> Result<()> {
-    let node = node(args, "receiver").await?;
+    let node = node(args, "receiver", None).await?;
     let policy = Policy::k_of_n(setting(args, "k")?, setting(args, "n")?);
     let cluster = node.create_cluster(policy.max_members(255)).await?;
     // the others have to know both, the lab tells them
@@ -113,9 +121,49 @@ pub(crate) async fn serve(args: &Args, outbox: Outbox, inbox: Inbox) -> Result<(
     Ok(())
 }
 
-pub(crate) async fn connect(args: &Args, outbox: Outbox, inbox: Inbox) -> Result<()> {
-    let node = node(args, "sender").await?;
+/// A sender that has been a member before: its key, and what it knows of its cluster.
+pub(crate) struct Known(SecretIdentity, ClusterMemory);
+
+/// Makes a sender a member, as an earlier run of it would have; `None` where it is to be none
+/// before it connects.
+pub(crate) async fn know(args: &Args) -> Result<Option<Known>> {
+    if is_open(args) || !args.contains_key("known") {
+        return Ok(None);
+    }
+    let mut seed = [0; 32];
+    File::open("/dev/urandom")?.read_exact(&mut seed)?;
+    let identity = SecretIdentity::from_seed(&seed);
+    let node = node(args, "sender", Some(identity.clone())).await?;
     let cluster = join(&node, args).await?;
+    cluster.ready().await?;
+    loop {
+        let memory = cluster.memory().await?.context("no memory of the cluster")?;
+        if memory.is_complete() {
+            node.close().await;
+            return Ok(Some(Known(identity, memory)));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(crate) async fn connect(
+    args: &Args,
+    known: Option<Known>,
+    outbox: Outbox,
+    inbox: Inbox,
+) -> Result<()> {
+    let (node, cluster) = match known {
+        Some(Known(identity, memory)) => {
+            let node = node(args, "sender", Some(identity)).await?;
+            let cluster = node.recall(&memory).await?;
+            (node, cluster)
+        }
+        None => {
+            let node = node(args, "sender", None).await?;
+            let cluster = join(&node, args).await?;
+            (node, cluster)
+        }
+    };
     cluster.ready().await?;
     let receiver: NodeId = setting(args, "receiver")?;
     let (heard, to) = watch::channel(Some(receiver));
