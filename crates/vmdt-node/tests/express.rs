@@ -398,9 +398,9 @@ fn play(
 
 #[test]
 fn holders_that_alter_every_piece_only_delay() {
-    // nothing goes directly, and nothing twice at once: of the four that carry two lie
-    let mut w = warm(20, 6, good(), |config| {
-        config.set_allow_direct(false).set_delivery(0.0);
+    // nothing goes directly: of the five that carry a piece each two lie
+    let mut w = warm(20, 7, good(), |config| {
+        config.set_allow_direct(false).set_delivery(0.999_999);
     });
     seize(&mut w, &[2, 3]);
     let (sender, receiver) = (w.id(0), w.id(1));

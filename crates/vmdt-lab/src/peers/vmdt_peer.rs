@@ -137,7 +137,10 @@ pub(crate) async fn know(args: &Args) -> Result<Option<Known>> {
     let cluster = join(&node, args).await?;
     cluster.ready().await?;
     loop {
-        let memory = cluster.memory().await?.context("no memory of the cluster")?;
+        let memory = cluster
+            .memory()
+            .await?
+            .context("no memory of the cluster")?;
         if memory.is_complete() {
             node.close().await;
             return Ok(Some(Known(identity, memory)));

@@ -38,6 +38,8 @@ impl Core {
             Ok(Datagram::Delivered { opening, ranges }) => {
                 self.on_express_delivered(now, from, opening, &ranges);
             }
+            Ok(Datagram::Opening(opening)) => self.on_express_open(now, from, &opening),
+            Ok(Datagram::Opened { id }) => self.on_express_ok(now, from, id),
             Err(error) => {
                 self.stats.bad_pieces += 1;
                 tracing::debug!(%error, "a datagram was refused");

@@ -5,6 +5,8 @@
 //! | 1, hand on | receiver's id (16), pieces |
 //! | 2, here is | sender's id (16), pieces |
 //! | 3, delivered | id of the opening (4), ranges of counters: first (4), last (4), the largest first |
+//! | 4, opening | what EXPRESS_OPEN says as well |
+//! | 5, opened | id of the opening (4), what EXPRESS_OK says as well |
 //!
 //! Each piece stands behind its length of 2 octets.
 
@@ -21,6 +23,10 @@ pub(crate) const MAX_RANGES: usize = 32;
 const HAND_ON: u8 = 1;
 const HERE_IS: u8 = 2;
 const DELIVERED: u8 = 3;
+const OPENING: u8 = 4;
+const OPENED: u8 = 5;
+/// The longest opening that is looked at.
+const MAX_OPENING: usize = 256;
 
 /// What a datagram says.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +40,10 @@ pub(crate) enum Datagram {
         opening: u32,
         ranges: Vec<(u32, u32)>,
     },
+    /// What messages of the sender of this datagram will be sealed under.
+    Opening(Bytes),
+    /// This opening was taken.
+    Opened { id: u32 },
 }
 
 /// Why octets are no datagram of this kind.
@@ -49,6 +59,8 @@ pub(crate) enum Malformed {
     Empty,
     #[error("its ranges are not in order, or too many")]
     Ranges,
+    #[error("it is longer than it can be")]
+    TooLong,
 }
 
 impl Datagram {
@@ -70,6 +82,17 @@ impl Datagram {
                 })
             }
             DELIVERED => delivered(rest),
+            OPENING if rest.len() > MAX_OPENING => Err(Malformed::TooLong),
+            OPENING => Ok(Datagram::Opening(octets.slice(1..))),
+            OPENED => {
+                let id = rest.first_chunk::<4>().ok_or(Malformed::Truncated)?;
+                match rest.len() {
+                    4 => Ok(Datagram::Opened {
+                        id: u32::from_be_bytes(*id),
+                    }),
+                    _ => Err(Malformed::TooLong),
+                }
+            }
             _ => Err(Malformed::Kind),
         }
     }
@@ -82,6 +105,22 @@ impl Datagram {
     /// Pieces at their receiver.
     pub(crate) fn here_is<'a>(from: NodeId, pieces: impl Iterator<Item = &'a Bytes>) -> Bytes {
         write(HERE_IS, from, pieces)
+    }
+
+    /// An opening, beside the line that says the same.
+    pub(crate) fn opening(octets: &[u8]) -> Bytes {
+        let mut out = BytesMut::with_capacity(1 + octets.len());
+        out.put_u8(OPENING);
+        out.put_slice(octets);
+        out.freeze()
+    }
+
+    /// The answer to an opening, beside the line that says the same.
+    pub(crate) fn opened(id: u32) -> Bytes {
+        let mut out = BytesMut::with_capacity(5);
+        out.put_u8(OPENED);
+        out.put_u32(id);
+        out.freeze()
     }
 
     /// The first [`MAX_RANGES`] of these ranges, largest first.
@@ -188,6 +227,24 @@ mod tests {
         let octets = Datagram::confirm(7, ranges.iter().copied());
         let read = Datagram::parse(&octets);
         assert_eq!(read, Ok(Datagram::Delivered { opening: 7, ranges }));
+        let opening = Bytes::from_static(b"opening");
+        let read = Datagram::parse(&Datagram::opening(&opening));
+        assert_eq!(read, Ok(Datagram::Opening(opening)));
+        let read = Datagram::parse(&Datagram::opened(7));
+        assert_eq!(read, Ok(Datagram::Opened { id: 7 }));
+    }
+
+    #[test]
+    fn openings_and_answers_of_another_length_are_refused() {
+        let longest = Datagram::opening(&[7; MAX_OPENING]);
+        assert!(Datagram::parse(&longest).is_ok());
+        let longer = Datagram::opening(&[7; MAX_OPENING + 1]);
+        assert_eq!(Datagram::parse(&longer), Err(Malformed::TooLong));
+        let opened = Datagram::opened(7);
+        let shorter = Datagram::parse(&opened.slice(..4));
+        assert_eq!(shorter, Err(Malformed::Truncated));
+        let longer = Bytes::from([&opened[..], &[0]].concat());
+        assert_eq!(Datagram::parse(&longer), Err(Malformed::TooLong));
     }
 
     #[test]
@@ -231,7 +288,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_read_is_written_the_same(octets in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..4) {
+        fn whatever_is_read_is_written_the_same(octets in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..6) {
             let mut octets = octets;
             if let Some(first) = octets.first_mut() {
                 *first = kind;
@@ -244,6 +301,8 @@ mod tests {
                     Datagram::Delivered { opening, ranges } => {
                         Datagram::confirm(opening, ranges.into_iter())
                     }
+                    Datagram::Opening(opening) => Datagram::opening(&opening),
+                    Datagram::Opened { id } => Datagram::opened(id),
                 };
                 prop_assert_eq!(again, octets);
             }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use vmdt_pool::paths::Redundancy;
 use vmdt_seal::express::{Channel, Opening};
 use vmdt_seal::profile::Profile;
@@ -10,6 +11,7 @@ use vmdt_ssms::Threshold;
 use vmdt_ssms::dispersal::Code;
 use vmdt_wire::{Message, MessageId, NodeId};
 
+use super::datagram::Datagram;
 use crate::core::Core;
 use crate::core::peer::Path;
 use crate::core::seal::EXPRESS;
@@ -25,6 +27,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// How long a message waits for sessions and answers that are on their way. Without them it goes the
 /// ordinary way, which takes many times the octets, and those of a burst delay one another.
 const MOST_WAIT: Duration = Duration::from_millis(700);
+/// The same in round trips to the receiver, where that is more: one for the session, one for the
+/// answer, one for what is lost of either, and the way.
+const MOST_ROUNDS: u32 = 4;
 /// How much longer than two round trips an answer may take and be waited for.
 const BUSY: Duration = Duration::from_millis(10);
 /// How far the clocks of two nodes may be apart, in milliseconds.
@@ -121,13 +126,28 @@ impl Core {
             opening: opening.octets().to_vec(),
         };
         self.send_line(now, to, line);
+        self.send_beside(now, to, Datagram::opening(opening.octets()));
+    }
+
+    /// Sends in a datagram what a line says as well, to who understands it: a burst may wait for it, and
+    /// when the packet with the line is lost, that is found out a round trip later.
+    fn send_beside(&mut self, now: Instant, to: NodeId, datagram: Bytes) {
+        if self.knows_express(to) {
+            self.charge(now, datagram.len());
+            let _ = self.rdt.send_datagram(now, to, datagram);
+        }
     }
 
     /// When a message that can't go by express now is to be looked at again, if the receiver or a
     /// carrier is about to be able to. As soon as one is, it is looked at anyway.
     pub(super) fn express_awaits(&mut self, now: Instant, id: MessageId) -> Option<Instant> {
         let out = self.outgoing.get(&id)?;
-        let (to, latest) = (out.to, out.started + MOST_WAIT);
+        let to = out.to;
+        let round = self
+            .rdt
+            .stats(to)
+            .map_or(Duration::ZERO, |stats| stats.srtt);
+        let latest = out.started + MOST_WAIT.max(round * MOST_ROUNDS);
         let carriers = self.carriers_for(now, out);
         let members = carriers.members.iter().map(|member| member.id);
         let soon = |peer: NodeId| {
@@ -202,12 +222,18 @@ impl Core {
             }
         }
         self.send_line(now, from, Message::ExpressOk { id: opening.id() });
+        self.send_beside(now, from, Datagram::opened(opening.id()));
         Ok(())
     }
 
     /// A peer has taken an opening.
     pub(in crate::core) fn on_express_ok(&mut self, now: Instant, from: NodeId, id: u32) {
         let pair = self.express.pairs.get_mut(&from);
+        let known = |pair: &Pair| pair.open.as_ref().is_some_and(|o| o.channel.id() == id);
+        if pair.as_deref().is_some_and(known) {
+            // said twice
+            return;
+        }
         let answered = pair.and_then(|pair| {
             let (open, _) = pair.asked.take_if(|(open, _)| open.channel.id() == id)?;
             pair.open = Some(open);
