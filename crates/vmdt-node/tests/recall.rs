@@ -153,3 +153,64 @@ fn a_memory_of_another_node_is_refused() {
     assert_eq!(refused, Err(MemoryError::OtherMember { owner, local }));
     assert!(w.hosts[2].core.member().cluster(cluster).is_none());
 }
+
+#[test]
+fn durable_nodes_remember_by_themselves_and_go_on_without_any_server() {
+    run_seeds(1..9, |seed| -> Result<(), String> {
+        let mut w = World::durable(seed, 5, link().loss(0.03), |_| true, patient);
+        let cluster = w.cluster(5, 3, false);
+        w.run_for(Duration::from_secs(3));
+        w.kill_server();
+        for i in [0, 1, 2] {
+            w.kill(i);
+        }
+        w.run_for(Duration::from_secs(1));
+        for i in [0, 1, 2] {
+            w.restart(i);
+            let roster = w.hosts[i].core.member().cluster(cluster);
+            if roster.is_none_or(|roster| roster.members().count() != 4) {
+                return Err(format!("{i} does not remember"));
+            }
+        }
+        let sent = burst(&mut w, 0, 1, 5);
+        w.run_until(Duration::from_secs(120), |w| {
+            sent.keys().all(|id| w.hosts[0].done.contains_key(id))
+        })?;
+        if !arrived(&w, 1, &sent) {
+            return Err("not each once".into());
+        }
+        w.restart_server();
+        w.run_until(Duration::from_secs(60), |w| {
+            (0..5).all(|i| {
+                let roster = w.hosts[i].core.member().cluster(cluster);
+                roster.is_some_and(|roster| roster.is_confirmed())
+            })
+        })
+    });
+}
+
+#[test]
+fn a_durable_node_that_was_removed_while_it_was_down_is_told_and_forgets() {
+    let mut w = World::durable(9, 5, link(), |i| i == 2, patient);
+    let cluster = w.cluster(5, 3, false);
+    w.run_for(Duration::from_secs(3));
+    w.kill(2);
+    let gone = w.id(2);
+    let request = w.with(0, |core, now| {
+        core.remove_members(now, cluster, &[gone]).unwrap()
+    });
+    w.reply(0, request).unwrap();
+    for life in 0..2 {
+        w.hosts[2].events.clear();
+        w.restart(2);
+        // the first life remembers, and hears of it; the second one has nothing to remember
+        let remembers = w.hosts[2].core.member().cluster(cluster).is_some();
+        assert_eq!(remembers, life == 0, "life {life}");
+        w.run_for(Duration::from_secs(5));
+        assert!(w.hosts[2].core.member().cluster(cluster).is_none());
+        let lost = |e: &&Event| matches!(e, Event::ClusterLost { .. });
+        let told = w.hosts[2].events.iter().filter(lost).count();
+        assert_eq!(told, usize::from(life == 0), "life {life}");
+        w.kill(2);
+    }
+}

@@ -543,6 +543,7 @@ impl Core {
         }
         self.express_timeout(now);
         self.look_after_shares(now);
+        self.keep_memories(now);
         self.reputation.handle_timeout(now);
         if self.tick_at.is_some_and(|t| t <= now) {
             self.tick_at = None;
@@ -616,6 +617,7 @@ impl Core {
     /// A [durable](Self::is_durable) node ends nothing: the next run goes on.
     pub fn close(&mut self, now: Instant) {
         if self.is_durable() {
+            self.close_memories(now);
             self.express_last_words(now);
             return self.settle(now);
         }
@@ -711,8 +713,15 @@ impl Core {
     }
 
     fn on_member(&mut self, now: Instant, event: MemberEvent) {
+        let told = matches!(
+            event,
+            MemberEvent::Push(_) | MemberEvent::Reply { .. } | MemberEvent::KeyChanged { .. }
+        );
         self.on_member_event(now, event);
         self.keep_clusters();
+        if told {
+            self.remember_clusters(now);
+        }
     }
 
     fn on_member_event(&mut self, now: Instant, event: MemberEvent) {
@@ -741,6 +750,7 @@ impl Core {
                     None => "the server removed this node".into(),
                 };
                 self.event(Event::ClusterLost { cluster, reason });
+                self.strand(now, cluster);
             }
             MemberEvent::KeyChanged { cluster, old, new } => self.key_changed(cluster, old, new),
             MemberEvent::RelayRefused { to, index, .. } => self.relay_refused(now, to, index),

@@ -120,6 +120,8 @@ pub(crate) struct Durable {
     failures: u32,
     pause: Option<Instant>,
     clusters: BTreeMap<ClusterId, Bytes>,
+    /// When what is known of the clusters is written down, if it has changed.
+    memories_at: Option<Instant>,
     joining: BTreeMap<RequestId, ClusterId>,
     /// What the next transfer sends.
     content: Option<Content>,
@@ -160,6 +162,7 @@ impl Durable {
             failures: 0,
             pause: None,
             clusters: BTreeMap::new(),
+            memories_at: None,
             joining: BTreeMap::new(),
             content: None,
             sends: BTreeMap::new(),
@@ -221,6 +224,7 @@ impl Core {
         let pause = durable.pause.filter(|_| durable.out.is_none());
         let watch = durable.watch.poll_timeout();
         let all = pause.into_iter().chain(self.notes_at()).chain(watch);
+        let all = all.chain(durable.memories_at);
         let all = all.chain(self.remaking_at());
         all.min()
     }
@@ -271,6 +275,10 @@ impl Core {
         match key {
             Key::Owner => Some(restore::owner(self.config.id)),
             Key::Member(cluster) => durable.clusters.get(&cluster).cloned(),
+            Key::Memory(cluster) => {
+                durable.clusters.get(&cluster)?;
+                Some(self.member.memory(cluster)?.encode())
+            }
             Key::Sending(id) => Some(durable.sends.get(&id)?.record.emit()),
             Key::Content(id) => durable.sends.get(&id)?.content.clone(),
             Key::Spread(id) => Some(durable.spreads.get(&id)?.record.emit()),

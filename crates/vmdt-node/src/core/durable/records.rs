@@ -21,6 +21,8 @@ pub(crate) enum Key {
     Owner,
     /// A cluster this node is in.
     Member(ClusterId),
+    /// What is known of that cluster, where it is sealed.
+    Memory(ClusterId),
     /// A transfer that is sent.
     Sending(MessageId),
     /// The octets of a message that is sent.
@@ -42,6 +44,10 @@ impl Key {
             Key::Owner => out.push(b'w'),
             Key::Member(cluster) => {
                 out.push(b'm');
+                out.extend(cluster.as_str().as_bytes());
+            }
+            Key::Memory(cluster) => {
+                out.push(b'c');
                 out.extend(cluster.as_str().as_bytes());
             }
             Key::Sending(id) => {
@@ -83,9 +89,12 @@ impl Key {
         let mut fields = Reader(Bytes::copy_from_slice(rest));
         let key = match kind {
             b'w' => Key::Owner,
-            b'm' => {
-                let text = std::str::from_utf8(rest).ok()?;
-                return Some(Key::Member(text.parse().ok()?));
+            b'm' | b'c' => {
+                let cluster = std::str::from_utf8(rest).ok()?.parse().ok()?;
+                return Some(match kind {
+                    b'm' => Key::Member(cluster),
+                    _ => Key::Memory(cluster),
+                });
             }
             b'o' => Key::Sending(fields.message()?),
             b'b' => Key::Content(fields.message()?),
@@ -515,6 +524,7 @@ mod tests {
         for key in [
             Key::Owner,
             Key::Member("a-cluster".parse().unwrap()),
+            Key::Memory("a-cluster".parse().unwrap()),
             Key::Sending(id(1)),
             Key::Content(id(1)),
             Key::Spread(id(2)),

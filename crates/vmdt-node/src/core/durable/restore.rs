@@ -1,10 +1,10 @@
 //! A node as an earlier run left it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vmdt_control::{Reply, Request, RequestError, RequestId};
+use vmdt_control::{ClusterMemory, Reply, Request, RequestError, RequestId};
 use vmdt_pool::{Anchor, Pool, StorageError, Store};
 use vmdt_ssms::Threshold;
 use vmdt_wire::{ClusterId, ErrorCode, Message, MessageId, MessageName, NodeId};
@@ -16,6 +16,10 @@ use crate::core::event::TransferError;
 use crate::core::group::OutGroup;
 use crate::core::outgoing::{Outgoing, Plan};
 use crate::core::{Core, CoreConfig, Event, SendOptions};
+
+/// How long after a change what is known of a cluster is written down: members come and go in bursts,
+/// and all of it is written anew.
+const MEMORIES_AFTER: Duration = Duration::from_secs(1);
 
 /// What [`Core::restore`] found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +68,7 @@ pub(super) fn owner(id: NodeId) -> Bytes {
 struct Found {
     owner: Option<NodeId>,
     members: BTreeMap<ClusterId, Bytes>,
+    memories: BTreeMap<ClusterId, ClusterMemory>,
     sending: BTreeMap<MessageId, Sending>,
     contents: BTreeMap<MessageId, Bytes>,
     spreads: BTreeMap<MessageId, SpreadRecord>,
@@ -89,6 +94,10 @@ impl Found {
                 self.members.insert(cluster, value);
                 Some(())
             }
+            Key::Memory(cluster) => ClusterMemory::parse(&value)
+                .ok()
+                .filter(|memory| memory.cluster() == cluster)
+                .map(|memory| drop(self.memories.insert(cluster, memory))),
             Key::Sending(id) => Sending::read(value).map(|r| drop(self.sending.insert(id, r))),
             Key::Content(id) => {
                 self.contents.insert(id, value);
@@ -167,7 +176,8 @@ impl Core {
         recovered.sending = core.restore_sending(now, &mut found);
         recovered.clusters = found.members.len();
         for (cluster, membership) in found.members {
-            core.join_again(now, cluster, membership);
+            let memory = found.memories.remove(&cluster);
+            core.be_in_again(now, cluster, membership, memory.as_ref());
         }
         core.settle(now);
         Ok((core, recovered))
@@ -337,6 +347,25 @@ impl Core {
 
     // ---- clusters
 
+    /// Goes on in a cluster as it is remembered; where it is not, takes its place in it again.
+    fn be_in_again(
+        &mut self,
+        now: Instant,
+        cluster: ClusterId,
+        membership: Bytes,
+        memory: Option<&ClusterMemory>,
+    ) {
+        if let Some(durable) = &mut self.durable
+            && let Some(memory) = memory
+            && self.member.recall(now, memory).is_ok()
+        {
+            // a place that was given up meanwhile is reported by the member
+            durable.clusters.insert(cluster, membership);
+            return;
+        }
+        self.join_again(now, cluster, membership);
+    }
+
     /// Takes its place in a cluster again.
     fn join_again(&mut self, now: Instant, cluster: ClusterId, membership: Bytes) {
         let request = if membership.is_empty() {
@@ -380,16 +409,9 @@ impl Core {
                 let reason = error.to_string();
                 durable.clusters.remove(&cluster);
                 durable.mark(Key::Member(cluster));
-                let stranded: Vec<(MessageId, NodeId)> = durable
-                    .sends
-                    .iter()
-                    .filter(|(_, send)| send.record.cluster == cluster)
-                    .map(|(id, send)| (*id, send.record.to))
-                    .collect();
+                durable.mark(Key::Memory(cluster));
                 self.event(Event::ClusterLost { cluster, reason });
-                for (id, peer) in stranded {
-                    self.fail_outgoing(now, id, TransferError::UnknownPeer { peer }, true);
-                }
+                self.strand(now, cluster);
             }
             Err(_) => {
                 // the server can't be reached: on and on
@@ -398,6 +420,48 @@ impl Core {
             }
         }
         true
+    }
+
+    /// This node is not in a cluster any more: what it sends there of earlier runs has nobody to go
+    /// to.
+    pub(in crate::core) fn strand(&mut self, now: Instant, cluster: ClusterId) {
+        let sends = self.durable.iter().flat_map(|durable| &durable.sends);
+        let stranded: Vec<(MessageId, NodeId)> = sends
+            .filter(|(_, send)| send.record.cluster == cluster)
+            .map(|(id, send)| (*id, send.record.to))
+            .collect();
+        for (id, peer) in stranded {
+            self.fail_outgoing(now, id, TransferError::UnknownPeer { peer }, true);
+        }
+    }
+
+    /// What is known of the clusters may have changed: it is written down a little later, with what
+    /// changes until then.
+    pub(in crate::core) fn remember_clusters(&mut self, now: Instant) {
+        if let Some(durable) = &mut self.durable {
+            durable.memories_at.get_or_insert(now + MEMORIES_AFTER);
+        }
+    }
+
+    /// The node is about to close: what is known of the clusters is written down now.
+    pub(in crate::core) fn close_memories(&mut self, now: Instant) {
+        if let Some(at) = self.durable.as_mut().and_then(|d| d.memories_at.as_mut()) {
+            *at = now;
+        }
+        self.keep_memories(now);
+    }
+
+    /// Writes down what is known of the clusters, if that is due.
+    pub(in crate::core) fn keep_memories(&mut self, now: Instant) {
+        let Some(durable) = &mut self.durable else {
+            return;
+        };
+        if durable.memories_at.take_if(|at| *at <= now).is_some() {
+            let clusters: Vec<ClusterId> = durable.clusters.keys().copied().collect();
+            for cluster in clusters {
+                durable.mark(Key::Memory(cluster));
+            }
+        }
     }
 
     /// Writes down which clusters this node is in.
@@ -427,6 +491,7 @@ impl Core {
         for cluster in gone {
             durable.clusters.remove(&cluster);
             durable.mark(Key::Member(cluster));
+            durable.mark(Key::Memory(cluster));
         }
     }
 }
