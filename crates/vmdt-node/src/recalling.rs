@@ -35,6 +35,26 @@ impl Node {
     /// In a cluster that this node is in already nothing changes. A member that was removed while
     /// no server can be reached does not know it; the others refuse it.
     ///
+    /// ```
+    /// # use vmdt_node::{ClusterMemory, Node, Policy, SecretIdentity, Server};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = Server::bind("127.0.0.1:0".parse()?).await?;
+    /// # let at = server.url().ok_or("no TLS port")?;
+    /// # let identity = SecretIdentity::from_seed(&[7; 32]);
+    /// let node = Node::builder().server(&at).identity(identity.clone()).bind().await?;
+    /// let cluster = node.create_cluster(Policy::k_of_n(2, 3)).await?;
+    /// let file = cluster.memory().await?.ok_or("not a member")?.encode();
+    /// node.close().await;
+    ///
+    /// // the next run, whether the server is there or not
+    /// let node = Node::builder().server(&at).identity(identity).bind().await?;
+    /// let cluster = node.recall(&ClusterMemory::parse(&file)?).await?;
+    /// # assert!(cluster.status().await?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`NodeError::Memory`] when it is another identity's, the membership in it does not count, or
     /// this node speaks profile 1.0.

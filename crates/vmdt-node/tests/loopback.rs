@@ -14,7 +14,8 @@ use rand_chacha::rand_core::SeedableRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use vmdt_node::{
-    Carried, Carrier, Cluster, Event, Node, NodeBuilder, NodeError, Policy, Server, TransferError,
+    Carried, Carrier, Cluster, ClusterMemory, Event, Node, NodeBuilder, NodeError, Policy,
+    SecretIdentity, Server, TransferError,
 };
 
 /// No test of this file waits longer for anything.
@@ -682,4 +683,47 @@ async fn a_node_without_express_announces_its_small_messages() {
         assert_eq!(sent.express_sent > 0, on, "{sent:?}");
         assert_eq!(received.express_received > 0, on, "{received:?}");
     }
+}
+
+#[tokio::test]
+async fn a_node_that_kept_its_memory_sends_when_the_server_is_gone() {
+    let identity = SecretIdentity::from_seed(&[41; 32]);
+    let own = identity.clone();
+    let (server, nodes, known) = cluster(2, 3, |i, builder| match i {
+        0 => builder.identity(own.clone()),
+        _ => builder,
+    })
+    .await;
+    let at = server.url().unwrap();
+    let memory = within("the others' profiles", async {
+        loop {
+            let memory = known.memory().await.unwrap().unwrap();
+            if memory.is_complete() {
+                return memory;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let file = memory.encode();
+    nodes[0].close().await;
+    within("closing the server", server.close()).await;
+
+    let again = local().server(&at).identity(identity.clone());
+    let again = again.bind().await.unwrap();
+    let memory = ClusterMemory::parse(&file).unwrap();
+    let cluster = again.recall(&memory).await.unwrap();
+    assert_eq!(cluster.id(), known.id());
+    let mut sending = again.send(nodes[2].id(), b"still here").await.unwrap();
+    let (received, receipt) = tokio::join!(message(&nodes[2]), sending.delivered());
+    assert_eq!(
+        (received.0, &received.1[..]),
+        (again.id(), &b"still here"[..])
+    );
+    receipt.unwrap();
+
+    // and nobody else can make use of it
+    let other = local().server(&at).bind().await.unwrap();
+    let refused = other.recall(&memory).await.unwrap_err();
+    assert!(matches!(refused, NodeError::Memory(_)), "{refused}");
 }

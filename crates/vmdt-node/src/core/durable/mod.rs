@@ -12,6 +12,7 @@
 //! | a holder's confirmation survives it | SHARE_POOL_STORED leaves when share and announcement are on disk |
 //! | a segment that was confirmed is here after a restart | confirmed when the file is synced and the record of how far it is, or the piece itself, is on disk |
 //! | a message is delivered at most once | the record that it ended is on disk before the application has it |
+//! | its clusters are there before a server answers | what is known of them is written a second after it changed, and recalled |
 //! | what is sent goes on | nothing is read before the transfer's record is on disk; what is confirmed moves its low mark |
 
 mod arriving;
