@@ -11,6 +11,7 @@ use vmdt_pool::Announcement;
 use vmdt_seal::announcement::{self, SealedDetails};
 use vmdt_seal::e2e::{self, Encapsulated, SegmentSecret, TransferContext, TransferSecret};
 use vmdt_seal::group::{Group, GroupDetails, Wrapped};
+use vmdt_seal::handover::Handover;
 use vmdt_seal::identity::{PublicIdentity, SecretIdentity};
 use vmdt_seal::prekey::{PrekeyConfig, PrekeyStore};
 use vmdt_seal::profile::{Profile, ProfileDetails};
@@ -32,7 +33,7 @@ const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 const CAPABILITY: &str = "rdt";
 
 /// Octets of a digest in an announcement: the first of the one in the manifest.
-fn short(digest: &[u8; 32]) -> [u8; 16] {
+pub(crate) fn short(digest: &[u8; 32]) -> [u8; 16] {
     let mut out = [0; 16];
     out.copy_from_slice(digest.split_at(16).0);
     out
@@ -43,15 +44,6 @@ fn short(digest: &[u8; 32]) -> [u8; 16] {
 pub(crate) fn share_digest(octets: &[u8]) -> ([u8; 32], [u8; 16]) {
     let digest = vmdt_ssms::v2::share_digest(octets).unwrap_or_default();
     (digest, short(&digest))
-}
-
-/// The id of the message whose manifest has this digest, so that nobody can announce it under
-/// another one.
-fn message_of(manifest_digest: &[u8; 32]) -> MessageId {
-    let hash = blake3::derive_key("vmdt 1.1 message id", manifest_digest);
-    let mut id = [0; 12];
-    id.copy_from_slice(hash.split_at(12).0);
-    MessageId::from_random(id)
 }
 
 /// Why sealed details were refused.
@@ -78,6 +70,27 @@ struct Opening {
     manifest_digest: [u8; 32],
     shares: Collector,
     secret: SegmentSecret,
+}
+
+impl Opening {
+    fn listed(&self, index: NonZeroU8) -> Option<Listed> {
+        Some(Listed {
+            manifest: self.manifest_digest,
+            digest: *self.shares.manifest().share_digest(index)?,
+            details: self.details.clone(),
+        })
+    }
+}
+
+/// What a sender signed about a share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// The digest of the manifest.
+    pub(crate) manifest: [u8; 32],
+    /// The digest of the share.
+    pub(crate) digest: [u8; 32],
+    /// The signed octets.
+    pub(crate) details: Bytes,
 }
 
 /// A segment that was opened.
@@ -182,7 +195,7 @@ impl OutSeal {
             })
             .collect();
         Ok(SealedSegment {
-            id: message_of(&digests.manifest),
+            id: announcement::message_id(&digests.manifest),
             details,
             digests,
             shares,
@@ -440,7 +453,7 @@ impl Seal {
         let threshold = manifest.threshold();
         let differs = if details.sender().node_id() != ann.sender {
             "sender"
-        } else if message_of(&manifest.digest()) != ann.message {
+        } else if announcement::message_id(&manifest.digest()) != ann.message {
             "message id"
         } else if manifest.message_id()
             != ann
@@ -522,6 +535,29 @@ impl Seal {
         opening.shares.manifest().share_digest(index).map(short)
     }
 
+    /// What was signed about a share of a message that is being collected, and whether the right one
+    /// is here. `None` for what has the right digest and can't be used nevertheless: that is its
+    /// sender's doing.
+    pub(crate) fn blame(
+        &self,
+        message: MessageId,
+        index: NonZeroU8,
+        came: [u8; 32],
+    ) -> Option<(Listed, bool)> {
+        let opening = self.openings.get(&message)?;
+        let listed = opening.listed(index)?;
+        let here = opening.shares.shares().any(|share| share.index() == index);
+        (listed.digest != came).then_some((listed, here))
+    }
+
+    /// What was signed about the share that a hand-over names, while its message is collected.
+    pub(crate) fn listed(&self, said: &Handover) -> Option<Listed> {
+        let opening = self.openings.get(&said.message())?;
+        opening
+            .listed(said.index)
+            .filter(|listed| listed.manifest == said.manifest)
+    }
+
     /// Opens a message, once k of its shares were added. `None` for a message that was not
     /// expected. The error says that its sender made it so that it can't be opened.
     pub(crate) fn open(
@@ -563,7 +599,7 @@ pub(crate) enum Details {
 }
 
 impl Details {
-    fn parse(octets: &[u8]) -> Result<Details, Refused> {
+    pub(crate) fn parse(octets: &[u8]) -> Result<Details, Refused> {
         if GroupDetails::is_one(octets) {
             let details = GroupDetails::parse(octets).map_err(|_| Refused::Details)?;
             return Ok(Details::Group(Box::new(details)));
@@ -589,6 +625,19 @@ impl Details {
             Details::One(one) => one.manifest(),
             Details::Group(group) => group.manifest(),
         }
+    }
+
+    pub(crate) fn manifest_digest(&self) -> [u8; 32] {
+        self.manifest().digest()
+    }
+
+    /// What a holder of a share is to sign when it has brought it, with the manifest's digest.
+    pub(crate) fn handover(&self, manifest: [u8; 32], index: NonZeroU8) -> Option<Handover> {
+        Some(Handover {
+            manifest,
+            index,
+            digest: *self.manifest().share_digest(index)?,
+        })
     }
 
     fn receivers(&self) -> Vec<NodeId> {

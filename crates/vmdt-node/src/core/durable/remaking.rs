@@ -338,6 +338,7 @@ impl Core {
             .flat_map(|(_, c)| c.members().filter(|(_, m)| m.present).map(|(id, _)| id))
             .chain([self.config.id])
             .filter(|id| id.is_sealed() && may_take(ann, *id, index))
+            .filter(|id| !self.reputation.is_banned(now, *id))
             .collect();
         // who has fewer first
         let mut members: Vec<(usize, NodeId)> = members
