@@ -29,14 +29,21 @@ type Share = (MessageId, NonZeroU8);
 #[derive(Debug, Default)]
 pub(crate) struct Handovers {
     queue: Queue<Handover>,
-    listed: BTreeMap<Share, Handover>,
+    /// What was signed about each share, and whether the octets that are held are those.
+    listed: BTreeMap<Share, (Handover, bool)>,
     order: VecDeque<Share>,
 }
 
 impl Handovers {
     /// What the sender of a share that is placed here has signed about it.
     pub(crate) fn list(&mut self, share: Share, as_signed: Handover) {
-        if self.listed.insert(share, as_signed).is_none() {
+        if self.listed.get(&share).map(|(known, _)| known) != Some(&as_signed) {
+            self.insert(share, (as_signed, false));
+        }
+    }
+
+    fn insert(&mut self, share: Share, known: (Handover, bool)) {
+        if self.listed.insert(share, known).is_none() {
             self.order.push_back(share);
         }
         while self.order.len() > MAX_LISTED {
@@ -46,9 +53,16 @@ impl Handovers {
         }
     }
 
+    /// Other octets may be held for a share than before.
+    pub(crate) fn stored(&mut self, share: Share) {
+        if let Some((_, checked)) = self.listed.get_mut(&share) {
+            *checked = false;
+        }
+    }
+
     /// A share is at a receiver.
     pub(crate) fn brought(&mut self, now: Instant, to: NodeId, share: Share) {
-        if let Some(handover) = self.listed.get(&share).copied() {
+        if let Some((handover, true)) = self.listed.get(&share).copied() {
             self.queue.note(now, to, handover);
         }
     }
@@ -99,7 +113,11 @@ impl Core {
         }
         let (message, index) = share;
         let known = self.handovers.listed.get(&share).copied();
-        let listed = known.or_else(|| {
+        if let Some((_, true)) = known {
+            // who asks often does not make this node compute often
+            return true;
+        }
+        let listed = known.map(|(listed, _)| listed).or_else(|| {
             // it was placed here later, by a repair, or in an earlier run
             let ann = self.pool.announcement(message)?;
             let details = Details::parse(&ann.details).ok()?;
@@ -107,7 +125,7 @@ impl Core {
         });
         let right = listed.filter(|listed| listed.digest == share_digest(octets).0);
         if let Some(right) = right {
-            self.handovers.list(share, right);
+            self.handovers.insert(share, (right, true));
         }
         right.is_some()
     }
@@ -167,10 +185,13 @@ mod tests {
         let (bob, carol): (NodeId, NodeId) = ("bob".parse().unwrap(), "carol".parse().unwrap());
         let mut handovers = Handovers::default();
         for number in 0..100 {
-            handovers.list(share(number), handover(number));
+            handovers.insert(share(number), (handover(number), true));
             handovers.brought(now, bob, share(number));
         }
         handovers.brought(now, carol, share(7));
+        // what was not checked is not answered for
+        handovers.stored(share(8));
+        handovers.brought(now, carol, share(8));
         // of what is not known nothing is said
         handovers.brought(now, carol, share(1000));
         assert!(handovers.sign(now, 5, &me, false, |_| true).is_empty());
@@ -248,6 +269,10 @@ mod tests {
         assert!(core.answers_for((message, index), &octets));
         core.handovers.brought(now, bob.node_id(), (message, index));
         assert_eq!(core.handovers.queue.waiting(bob.node_id()), 1);
+        // what comes in its place is checked anew
+        assert!(core.answers_for((message, index), &altered), "unchanged");
+        core.handovers.stored((message, index));
+        assert!(!core.answers_for((message, index), &altered));
         // nor is what is held of a message that is not known here
         assert!(!core.answers_for((MessageId::ZERO, index), &octets));
     }
@@ -259,7 +284,7 @@ mod tests {
         let bob = "bob".parse().unwrap();
         let last = MAX_LISTED as u32 + 9;
         for number in 0..=last {
-            handovers.list(share(number), handover(number));
+            handovers.insert(share(number), (handover(number), true));
         }
         assert_eq!(handovers.listed.len(), MAX_LISTED);
         assert_eq!(handovers.order.len(), MAX_LISTED);

@@ -614,6 +614,8 @@ impl Core {
                 if outcome == Stored::Duplicate {
                     // its confirmation was lost
                     self.confirm_stored(now, message, index, from);
+                } else {
+                    self.handovers.stored((message, index));
                 }
                 self.note_taken(now, (message, index), outcome, whole);
             }
@@ -995,6 +997,7 @@ impl Core {
                 p.arriving_octets -= a.octets.len();
                 self.arriving -= a.octets.len();
             }
+            self.share_unread(id, flow);
             self.rdt.stop(now, id, flow, code::NOT_NEEDED);
         }
     }

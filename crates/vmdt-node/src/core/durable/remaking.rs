@@ -599,6 +599,7 @@ impl Core {
         let octets = share.to_bytes();
         let (_, digest) = seal::share_digest(&octets);
         let ann = taking.announcement.clone();
+        self.handovers.stored(lost);
         if let Err(error) = self.pool.adopt(now, &ann, lost.1, octets, digest) {
             tracing::debug!(%error, "a share that was remade is not held");
             if let Some(durable) = &mut self.durable {
