@@ -23,7 +23,7 @@ use vmdt_wire::{FlowId, MessageId, NodeId};
 
 use super::Core;
 use super::peer::share_index;
-use super::seal::{Listed, share_digest, short};
+use super::seal::{Listed, short};
 
 /// Bad shares that are remembered, of all holders and of one; beyond it the oldest are forgotten.
 const MAX_BAD: usize = 256;
@@ -249,11 +249,10 @@ impl Core {
         holder: NodeId,
         message: MessageId,
         index: NonZeroU8,
-        octets: &[u8],
+        came: [u8; 32],
     ) -> Option<BadShare> {
-        let (came, _) = share_digest(octets);
         let expected = self.labels.get(&message)?;
-        let (listed, unsure) = self.seal.as_ref()?.blame(message, index, came)?;
+        let (listed, unsure) = self.seal.as_ref()?.blame(message, index)?;
         (expected.sender != holder).then_some(BadShare {
             holder,
             message,

@@ -657,7 +657,14 @@ impl Core {
             Some(seal) => match seal.add(message, index, octets.clone()) {
                 Some(digest) => digest,
                 None => {
-                    bad = self.bad_share(from, message, index, &octets);
+                    let (came, _) = super::seal::share_digest(&octets);
+                    if seal.is_as_signed(message, index, came) {
+                        // its sender has sealed what can't be used: who brought it has done its part
+                        self.stats.bad_shares += 1;
+                        tracing::debug!(%message, %index, "a share is as it was sealed, and none");
+                        return;
+                    }
+                    bad = self.bad_share(from, message, index, came);
                     // what is not genuine has no digest that was announced
                     Default::default()
                 }

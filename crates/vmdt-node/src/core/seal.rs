@@ -535,19 +535,24 @@ impl Seal {
         opening.shares.manifest().share_digest(index).map(short)
     }
 
-    /// What was signed about a share of a message that is being collected, and whether the right one
-    /// is here. `None` for what has the right digest and can't be used nevertheless: that is its
-    /// sender's doing.
-    pub(crate) fn blame(
+    /// Whether octets that were refused are nevertheless those that their sender signed.
+    pub(crate) fn is_as_signed(
         &self,
         message: MessageId,
         index: NonZeroU8,
         came: [u8; 32],
-    ) -> Option<(Listed, bool)> {
+    ) -> bool {
+        let opening = self.openings.get(&message);
+        let signed = opening.and_then(|o| o.shares.manifest().share_digest(index));
+        signed == Some(&came)
+    }
+
+    /// What was signed about a share of a message that is being collected, and whether the right one
+    /// is here.
+    pub(crate) fn blame(&self, message: MessageId, index: NonZeroU8) -> Option<(Listed, bool)> {
         let opening = self.openings.get(&message)?;
-        let listed = opening.listed(index)?;
         let here = opening.shares.shares().any(|share| share.index() == index);
-        (listed.digest != came).then_some((listed, here))
+        Some((opening.listed(index)?, here))
     }
 
     /// What was signed about the share that a hand-over names, while its message is collected.
