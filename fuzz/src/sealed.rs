@@ -12,6 +12,7 @@ use vmdt_seal::code::Code as SpokenCode;
 use vmdt_seal::descriptor::Descriptor;
 use vmdt_seal::express::{Channel, OPENING_LEN, Opening, PieceHead};
 use vmdt_seal::group::{GROUP_DETAILS_MAX_LEN, GroupDetails, MAX_RECEIVERS};
+use vmdt_seal::handover::{Contradiction, Handovers, MAX_HANDOVERS};
 use vmdt_seal::identity::{
     CREDENTIAL_LEN, Credential, KEY_LEN, PublicIdentity, SIGNATURE_LEN, SecretIdentity,
 };
@@ -214,6 +215,23 @@ fn structures(data: &[u8], known: &[SecretIdentity]) {
             assert_eq!(again.octets(), data);
         }
     }
+    if let Ok(handovers) = Handovers::parse(data) {
+        assert!(Handovers::is_one(data));
+        assert_eq!(handovers.octets(), data);
+        assert!((1..=MAX_HANDOVERS).contains(&handovers.entries().len()));
+        if let Some(signer) = signer(handovers.holder()) {
+            let again = Handovers::sign(
+                signer,
+                handovers.receiver(),
+                handovers.when_ms(),
+                handovers.entries(),
+            )
+            .expect("they were");
+            assert_eq!(again.octets(), data);
+        }
+        // they are about no message that there is
+        assert!(Contradiction::find(data, data).is_err());
+    }
     if let Ok(rotation) = Rotation::parse(data) {
         assert_eq!(rotation.octets(), data);
         if let (Some(old), Some(new)) = (signer(rotation.old_key()), signer(rotation.new_key())) {
@@ -249,6 +267,7 @@ fn mend(octets: &mut [u8], known: &[SecretIdentity]) {
         }
         Some(b'X') => ("vmdt 1.1 revocation", 26),
         Some(b'R') => ("vmdt 1.1 receipts", 2),
+        Some(b'H') => ("vmdt 1.1 hand-overs", 2),
         Some(b'O') => {
             let first = octets.len().saturating_sub(SIGNATURE_LEN);
             sign(&mut octets[..first], "vmdt 1.1 key rotation", 2, known);

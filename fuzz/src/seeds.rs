@@ -11,6 +11,7 @@ use vmdt_seal::cookie::{COOKIE_LEN, Cookie};
 use vmdt_seal::descriptor::{Descriptor, DescriptorDetails};
 use vmdt_seal::e2e::{self, TransferContext};
 use vmdt_seal::group::{Group, GroupDetails};
+use vmdt_seal::handover::{Handover, Handovers};
 use vmdt_seal::identity::SecretIdentity;
 use vmdt_seal::invite::{Invite, InviteSecret, InviteTerms, Rights};
 use vmdt_seal::membership::Membership;
@@ -482,6 +483,12 @@ pub(crate) fn sealed_structures() -> Vec<Vec<u8>> {
         digest,
     });
     let receipts = Receipts::sign(&bob, alice.node_id(), 1, &confirmed).expect("receipts");
+    let brought = [2, 3].map(|at| Handover {
+        manifest: [8; 32],
+        index: index(at),
+        digest,
+    });
+    let brought = Handovers::sign(&bob, carol.node_id(), 1, &brought).expect("hand-overs");
     let mut seeds = vec![
         alice.credential(1).encode(),
         profile.octets().to_vec(),
@@ -493,6 +500,7 @@ pub(crate) fn sealed_structures() -> Vec<Vec<u8>> {
         descriptor.octets().to_vec(),
         revoked.octets().to_vec(),
         receipts.octets().to_vec(),
+        brought.octets().to_vec(),
         Rotation::sign(&alice, &bob, 1).octets().to_vec(),
         prekeys.encode().to_vec(),
         EXPRESS.opening.octets().to_vec(),

@@ -19,8 +19,8 @@ use vmdt_wire::{ClusterId, ClusterOptions, ErrorCode, MessageId, NodeId};
 use crate::builder::NodeBuilder;
 use crate::code::CodeFailure;
 use crate::core::{
-    ClusterError, ClusterPlan, ConfigError, Core, CoreStats, Event, Explanation, KeyChange,
-    PeerReport, PetnameError, SendOptions, SignedReceipts, TransferError,
+    ClusterError, ClusterPlan, ConfigError, Conviction, Core, CoreStats, Event, Explanation,
+    KeyChange, PeerReport, PetnameError, SendOptions, SignedReceipts, TransferError,
 };
 use crate::driver::{Command, Content, To};
 use crate::files::SourceFile;
@@ -385,6 +385,19 @@ impl Node {
     /// Cancel safe.
     pub async fn peers(&self) -> Result<Vec<PeerReport>, NodeError> {
         self.with(|core, now| core.peer_reports(now)).await
+    }
+
+    /// Whom this node has banned of its own accord, and what they signed that shows it: of the last
+    /// 64, the oldest first. [`Event::Banned`] says when one is.
+    ///
+    /// # Errors
+    /// [`NodeError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn convictions(&self) -> Result<Vec<Conviction>, NodeError> {
+        self.with(|core, _| core.convictions().cloned().collect())
+            .await
     }
 
     /// What this node dropped, and what it did to be sooner.

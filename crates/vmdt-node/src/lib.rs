@@ -75,10 +75,10 @@ mod sending;
 mod socket;
 
 pub use crate::core::{
-    Ban, Carried, Carrier, ClusterError, ConfigError, Confirmed, CoreConfig, CoreStats, Event,
-    Evidence, Explanation, GroupFailure, Health, HedgeReport, KeyChange, MAX_RECEIVERS, Paths,
-    PeerReport, PetnameError, PlacementError, Progress, Receipt, SendOptions, SignedReceipts,
-    SignedSegment, SignedShare, TransferError,
+    Ban, Carried, Carrier, ClusterError, ConfigError, Confirmed, Conviction, CoreConfig, CoreStats,
+    Event, Evidence, Explanation, GroupFailure, Health, HedgeReport, KeyChange, MAX_RECEIVERS,
+    Paths, PeerReport, PetnameError, PlacementError, Progress, Receipt, SendOptions,
+    SignedReceipts, SignedSegment, SignedShare, TransferError,
 };
 pub use builder::NodeBuilder;
 pub use code::{CODE_MAX_LEN, CodeFailure, CodeOffer};

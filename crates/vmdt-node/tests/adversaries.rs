@@ -29,7 +29,7 @@ use vmdt_seal::prekey::{PrekeyConfig, PrekeyStore};
 use vmdt_seal::profile::{Profile, ProfileDetails};
 use vmdt_seal::receipt::{Fact, Receipts, Statement};
 use vmdt_ssms::Threshold;
-use vmdt_ssms::v2::{Collector, Position, Sealer, share_digest};
+use vmdt_ssms::v2::{Collector, Manifest, Position, Sealer, share_digest};
 use vmdt_testkit::LinkConfig;
 use vmdt_wire::{
     ContentType, FlowId, Line, MemberState, Message, MessageName, ShareEntry, ShareIndex,
@@ -393,6 +393,17 @@ struct Made {
 
 /// Makes a transfer of one segment, sealed by host `from` to host `to`.
 fn make(w: &World, from: usize, to: usize, transfer: MessageId, text: &[u8]) -> Made {
+    make_with(w, (from, to), transfer, text, |_| {})
+}
+
+/// The same with shares that were altered before they were signed.
+fn make_with(
+    w: &World,
+    (from, to): (usize, usize),
+    transfer: MessageId,
+    text: &[u8],
+    alter: impl Fn(&mut [(NonZeroU8, Bytes)]),
+) -> Made {
     let mut rng = ChaCha20Rng::from_seed(*blake3::hash(text).as_bytes());
     let identity = w.identity(from);
     let profile = w.hosts[to].core.profile().unwrap();
@@ -426,17 +437,25 @@ fn make(w: &World, from: usize, to: usize, transfer: MessageId, text: &[u8]) -> 
         last: true,
     };
     let sealed = sealer.seal_segment(position, &plain, &mut rng).unwrap();
-    let details =
-        SealedDetails::sign(&identity, &context, encapsulated, &sealed.manifest, 0, None).unwrap();
-    let hash = blake3::derive_key("vmdt 1.1 message id", &details.manifest_digest());
-    let mut id = [0; 12];
-    id.copy_from_slice(&hash[..12]);
-    let message = MessageId::from_random(id);
-    let shares: Vec<(NonZeroU8, Bytes)> = sealed
+    let mut shares: Vec<(NonZeroU8, Bytes)> = sealed
         .shares
         .iter()
         .map(|s| (s.index(), [&s.head()[..], &s.body()[..]].concat().into()))
         .collect();
+    alter(&mut shares);
+    // their digests are the end of a manifest
+    let mut manifest = sealed.manifest.encode();
+    manifest.truncate(manifest.len() - 32 * shares.len());
+    for (_, octets) in &shares {
+        manifest.extend(share_digest(octets).unwrap());
+    }
+    let manifest = Manifest::parse_unverified(&manifest).unwrap();
+    let details =
+        SealedDetails::sign(&identity, &context, encapsulated, &manifest, 0, None).unwrap();
+    let hash = blake3::derive_key("vmdt 1.1 message id", &details.manifest_digest());
+    let mut id = [0; 12];
+    id.copy_from_slice(&hash[..12]);
+    let message = MessageId::from_random(id);
     let entry = |(index, octets): &(NonZeroU8, Bytes)| {
         let mut digest = [0; 16];
         digest.copy_from_slice(&share_digest(octets).unwrap()[..16]);
@@ -573,6 +592,51 @@ fn a_sender_can_not_announce_what_it_did_not_sign_nor_for_another() {
     });
     w.run_for(Duration::from_secs(2));
     assert_eq!(got(&w, 1), [&Bytes::from_static(b"hello")]);
+}
+
+#[test]
+fn a_sender_that_seals_what_can_not_be_used_has_no_holder_blamed_for_it() {
+    let mut w = world(41, 5, |_| {});
+    w.seize(0);
+    w.reach(0, 1);
+    w.reach(0, 2);
+    // the first share says that the segment is of another size
+    let transfer = MessageId::from_random([7; 12]);
+    let mut made = make_with(&w, (0, 1), transfer, b"meet at noon", |shares| {
+        let mut octets = shares[0].1.to_vec();
+        octets[35] ^= 1;
+        shares[0].1 = octets.into();
+    });
+    let (sender, receiver, carrier) = (w.id(0), w.id(1), w.id(2));
+    let ShareEntry::Placed { holder, .. } = &mut made.add.shares[0] else {
+        panic!("it is placed");
+    };
+    *holder = carrier;
+    w.puppet(0, |p, now| {
+        for to in [receiver, carrier] {
+            p.say(now, to, Message::SharePoolAdd(made.add.clone()));
+        }
+        let (index, octets) = &made.shares[0];
+        p.hand(now, carrier, flow(made.message, *index), octets.clone());
+    });
+    w.run_for(Duration::from_secs(2));
+    let stats = w.hosts[1].core.stats();
+    // it is asked for again, and signed for again
+    assert!(stats.bad_shares > 0 && stats.receipts > 0, "{stats:?}");
+    assert_eq!(stats.bad_receipts, 0);
+    assert!(blamed(&w, 1).is_empty());
+    let reports = w.hosts[1].core.peer_reports(w.now());
+    let report = reports.iter().find(|r| r.peer == carrier);
+    assert!(report.is_none_or(|r| r.ban.is_none() && r.failures == 0));
+    // the others make the message
+    w.puppet(0, |p, now| {
+        for (index, octets) in &made.shares[1..] {
+            p.hand(now, receiver, flow(made.message, *index), octets.clone());
+        }
+    });
+    w.run_for(Duration::from_secs(5));
+    assert_eq!(got(&w, 1), [&Bytes::from_static(b"meet at noon")]);
+    assert!(!blamed(&w, 1).contains(&carrier) && !blamed(&w, 1).contains(&sender));
 }
 
 // ---- a malicious receiver

@@ -180,6 +180,9 @@ impl Deposit {
             panic!("{} copies", copies.len());
         };
         assert_eq!(*data, self.content);
+        // who brought it, remade shares too, has signed for it, and nothing but what was brought
+        let stats = self.w.hosts[RECEIVER].core.stats();
+        assert!(stats.receipts > 0 && stats.bad_receipts == 0, "{stats:?}");
         self.check();
     }
 

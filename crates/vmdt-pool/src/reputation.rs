@@ -59,8 +59,8 @@ impl Default for ReputationConfig {
     }
 }
 
-/// Proof that a peer misbehaved, which the caller has checked: the peer's signature is over what
-/// stands here, so nobody can make a peer look bad but itself.
+/// That a peer misbehaved, as the caller has checked: the peer has signed what contradicts something
+/// here, so nobody can make a peer look bad but itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence {
@@ -71,6 +71,16 @@ pub enum Evidence {
         /// The digest that was announced.
         announced: Digest,
         /// The digest of what it delivered and signed.
+        delivered: Digest,
+    },
+    /// It signed that it delivered the share that was announced, and what it delivered was another
+    /// one. Only who was given that knows it; to nobody else is it proof.
+    FalseDelivery {
+        /// The message.
+        message: MessageId,
+        /// The digest that it signed, which is the announced one.
+        signed: Digest,
+        /// The digest of what it delivered.
         delivered: Digest,
     },
     /// It signed two different statements where only one can be true, two announcements of one
@@ -92,6 +102,9 @@ impl Evidence {
                 delivered,
                 ..
             } => announced != delivered,
+            Evidence::FalseDelivery {
+                signed, delivered, ..
+            } => signed != delivered,
             Evidence::Equivocation { statements, .. } => {
                 let [one, other] = statements;
                 one != other

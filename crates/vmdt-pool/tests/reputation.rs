@@ -132,7 +132,12 @@ fn only_conclusive_evidence_bans_and_a_ban_ends() {
         message: message(1),
         statements: [[3; 16]; 2],
     };
-    for weak in [innocent, repeated] {
+    let kept_word = Evidence::FalseDelivery {
+        message: message(1),
+        signed: [1; 16],
+        delivered: [1; 16],
+    };
+    for weak in [innocent, repeated, kept_word] {
         assert!(!reputation.ban(now, peer, weak));
     }
     assert!(reputation.ban(now, peer, BAD));

@@ -71,6 +71,16 @@ pub fn envelope(context: &TransferContext) -> Result<Envelope, PartyIdError> {
     ))
 }
 
+/// The id of the message whose manifest has this digest, so that nobody can announce it under another
+/// one.
+#[must_use]
+pub fn message_id(manifest_digest: &[u8; 32]) -> MessageId {
+    let hash = blake3::derive_key("vmdt 1.1 message id", manifest_digest);
+    let mut id = [0; 12];
+    id.copy_from_slice(hash.split_at(12).0);
+    MessageId::from_random(id)
+}
+
 /// What a sender announces about one segment of a transfer. A value of this type was signed here,
 /// or its signature was checked; manifest and details agree.
 ///

@@ -234,6 +234,7 @@ heads! {
     MEMBERSHIP = b'M', "vmdt 1.1 membership";
     REVOCATION = b'X', "vmdt 1.1 revocation";
     RECEIPTS = b'R', "vmdt 1.1 receipts";
+    HANDOVERS = b'H', "vmdt 1.1 hand-overs";
     ROTATION = b'O', "vmdt 1.1 key rotation";
     EXPRESS = b'E', "vmdt 1.1 express opening";
     TICKET = b'T', "vmdt 1.1 ticket";

@@ -10,7 +10,8 @@
 //! | [`identity`] | Ed25519 identities, the node ids that follow from them, credentials of session keys |
 //! | [`profile`], [`prekey`], [`rotation`] | what a node says about itself, signed |
 //! | [`session`], [`packet`], [`replay`], [`cookie`] | Noise handshakes and the protection of packets |
-//! | [`e2e`], [`announcement`], [`group`], [`receipt`] | end-to-end sealing of messages to one and to several, placement, receipts |
+//! | [`e2e`], [`announcement`], [`group`] | end-to-end sealing of messages to one and to several, placement |
+//! | [`receipt`], [`handover`] | what holders and addressees sign, and what that proves |
 //! | [`express`] | small messages as pieces that need no announcement |
 //! | [`descriptor`], [`invite`], [`membership`], [`revocation`], [`trust`] | who belongs to a cluster |
 //! | [`ticket`], [`code`] | how one comes to belong |
@@ -91,6 +92,7 @@ pub mod e2e;
 pub mod error;
 pub mod express;
 pub mod group;
+pub mod handover;
 pub mod identity;
 pub mod invite;
 #[cfg(feature = "keyfile")]

@@ -1,4 +1,4 @@
-//! Receipts: who carried which share, and that the addressee has the message.
+//! Receipts: who carried which share, and that the addressee has the message, said to its sender.
 
 use core::num::NonZeroU8;
 

@@ -19,6 +19,7 @@ use vmdt_seal::descriptor::{ClusterHash, Descriptor, DescriptorDetails};
 use vmdt_seal::e2e::{self, Encapsulated, TransferContext};
 use vmdt_seal::error::{BuildError, ParseError, VerifyError};
 use vmdt_seal::group::{Group, GroupDetails};
+use vmdt_seal::handover::{Handover, Handovers};
 use vmdt_seal::identity::{Credential, KeyError, PublicIdentity, SecretIdentity};
 use vmdt_seal::invite::Invite;
 use vmdt_seal::membership::Membership;
@@ -116,6 +117,16 @@ fn receipts(world: &World) -> Receipts {
     Receipts::sign(&world.bob, world.alice.node_id(), 1_000, &statements()).unwrap()
 }
 
+fn handovers(world: &World) -> Handovers {
+    let of = |index| Handover {
+        manifest: [8; 32],
+        index,
+        digest: [9; 32],
+    };
+    let brought = [of(index(2)), of(index(3))];
+    Handovers::sign(&world.bob, world.carol.node_id(), 1_000, &brought).unwrap()
+}
+
 /// A structure's name, an encoding of it, and a reader that says whether octets are one.
 type Case = (&'static str, Vec<u8>, fn(&[u8]) -> bool);
 
@@ -156,6 +167,9 @@ fn cases() -> Vec<Case> {
         }),
         ("receipts", receipts.octets().to_vec(), |o| {
             Receipts::parse(o).is_ok()
+        }),
+        ("hand-overs", handovers(&world).octets().to_vec(), |o| {
+            Handovers::parse(o).is_ok()
         }),
         ("rotation", rotation.octets().to_vec(), |o| {
             Rotation::parse(o).is_ok()
@@ -715,8 +729,8 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused_without_panic(octets in prop::collection::vec(any::<u8>(), 0..600), kind in 0..11_usize) {
-        let kinds = b"CPKALDIMXRO";
+    fn garbage_is_refused_without_panic(octets in prop::collection::vec(any::<u8>(), 0..600), kind in 0..12_usize) {
+        let kinds = b"CPKALDIMXROH";
         let mut octets = octets;
         octets.splice(0..0, [kinds[kind], 1]);
         prop_assert!(Credential::parse(&octets).is_err());
@@ -729,6 +743,7 @@ proptest! {
         prop_assert!(Membership::parse(&octets).is_err());
         prop_assert!(RevocationList::parse(&octets).is_err());
         prop_assert!(Receipts::parse(&octets).is_err());
+        prop_assert!(Handovers::parse(&octets).is_err());
         prop_assert!(Rotation::parse(&octets).is_err());
     }
 }

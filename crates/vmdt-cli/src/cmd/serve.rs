@@ -65,6 +65,12 @@ pub(crate) fn describe(event: &Event, names: &Names) -> Option<String> {
                 show(*from)
             )
         }
+        Event::Banned { peer } => {
+            format!(
+                "{} signed what is not so about a share it handed over; it carries nothing from here for a day",
+                show(*peer)
+            )
+        }
         Event::OpenPeer { peer } => format!("{peer} speaks without any protection"),
         _ => return None,
     }))

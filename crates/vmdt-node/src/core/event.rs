@@ -164,7 +164,9 @@ pub enum Event {
         /// How many shares.
         shares: usize,
     },
-    /// A member was banned from carrying shares, on proof that it misbehaved.
+    /// A member was banned from carrying shares: it has signed what is not so.
+    /// [`Core::peer_reports`](super::Core::peer_reports) says until when, and
+    /// [`Core::convictions`](super::Core::convictions) shows what it signed.
     Banned {
         /// The member.
         peer: NodeId,

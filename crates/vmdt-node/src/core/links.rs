@@ -406,6 +406,7 @@ impl Core {
                     self.reputation.success(now, peer);
                     if let Some(index) = share_index(flow).filter(|_| from_pool) {
                         self.receipts.handed_on(now, flow.message, index);
+                        self.handovers.brought(now, peer, (flow.message, index));
                     }
                 }
                 self.hand_what_waited(now, peer);
@@ -535,6 +536,7 @@ impl Core {
         }
         if self.is_not_needed(flow) {
             self.drop_arriving(id, flow);
+            self.share_unread(id, flow);
             self.rdt.stop(now, id, flow, code::NOT_NEEDED);
             self.not_needed_from(now, id, flow);
             return;
@@ -552,6 +554,7 @@ impl Core {
             );
             if too_long || too_many {
                 self.drop_arriving(id, flow);
+                self.share_unread(id, flow);
                 self.stats.refused_shares += 1;
                 let code = if too_long { code::REFUSED } else { code::QUOTA };
                 self.rdt.stop(now, id, flow, code);

@@ -19,6 +19,7 @@ mod envelope;
 mod event;
 mod express;
 mod group;
+mod handovers;
 mod health;
 mod incoming;
 mod keys;
@@ -29,12 +30,14 @@ mod open;
 mod outgoing;
 mod peer;
 mod placement;
+mod proofs;
 mod rating;
 mod receipts;
 mod receive;
 mod relay;
 mod seal;
 mod send;
+mod statements;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -68,6 +71,7 @@ pub use open::PeerConn;
 pub use placement::{
     Candidate, Carrier, Carriers, Explanation, Placement, PlacementError, Quality,
 };
+pub use proofs::Conviction;
 pub use receipts::{Confirmed, SignedReceipts, SignedSegment, SignedShare};
 pub use vmdt_pool::hedging::HedgeReport;
 pub use vmdt_pool::reputation::{Ban, Evidence, Health, PeerReport};
@@ -233,7 +237,8 @@ pub struct CoreStats {
     pub late_paths: u64,
     /// Signed receipts of others that were kept.
     pub receipts: u64,
-    /// Receipts of others that were refused: not theirs, or of what they were not given.
+    /// Receipts of others that were refused: not theirs, of what they were not given, or of what
+    /// they did not bring here, as far as it is known.
     pub bad_receipts: u64,
     /// Small messages that were sent without an announcement, as pieces.
     pub express_sent: u64,
@@ -297,6 +302,8 @@ pub struct Core {
     /// Peers whose direct session was closed since nothing comes directly.
     silent: BTreeSet<NodeId>,
     receipts: receipts::Receipts,
+    handovers: handovers::Handovers,
+    proofs: proofs::Proofs,
     petnames: keys::Petnames,
     durable: Option<durable::Durable>,
     checks: health::Checks,
@@ -383,6 +390,8 @@ impl Core {
             detours: BTreeSet::new(),
             silent: BTreeSet::new(),
             receipts: receipts::Receipts::default(),
+            handovers: handovers::Handovers::default(),
+            proofs: proofs::Proofs::default(),
             petnames: keys::Petnames::default(),
             durable: None,
             checks: health::Checks::default(),
@@ -538,6 +547,9 @@ impl Core {
         if self.receipts.poll_timeout().is_some_and(|t| t <= now) {
             self.send_receipts(now, false);
         }
+        if self.handovers.poll_timeout().is_some_and(|t| t <= now) {
+            self.send_handovers(now, false);
+        }
         if self.limits.is_due(now) {
             self.pump_limited(now);
         }
@@ -590,6 +602,7 @@ impl Core {
             self.collector.poll_timeout(),
             self.tick_at,
             self.receipts.poll_timeout(),
+            self.handovers.poll_timeout(),
             self.limits.poll_timeout(),
             self.seal.as_ref().map(Seal::renew_at),
             self.durable_timeout(),
@@ -631,6 +644,7 @@ impl Core {
         }
         self.express_last_words(now);
         self.send_receipts(now, true);
+        self.send_handovers(now, true);
         self.settle(now);
     }
 

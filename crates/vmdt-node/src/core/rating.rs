@@ -178,12 +178,23 @@ impl Core {
 
     /// Bans a peer from carrying shares, on evidence that the caller has checked the signature of.
     /// Returns whether it was: evidence that shows no contradiction is refused.
+    ///
+    /// This node bans members that have signed a falsehood about a share that they brought here by
+    /// itself; [`convictions`](Self::convictions) shows what they signed.
     pub fn ban(&mut self, now: Instant, peer: NodeId, evidence: Evidence) -> bool {
+        let banned = self.ban_now(now, peer, evidence);
+        if banned {
+            self.settle(now);
+        }
+        banned
+    }
+
+    /// Bans a peer, and takes away what it was to carry.
+    pub(super) fn ban_now(&mut self, now: Instant, peer: NodeId, evidence: Evidence) -> bool {
         let banned = self.reputation.ban(now, peer, evidence);
         if banned {
             self.collector.holder_lost(now, peer);
             self.replace_carrier(now, peer);
-            self.settle(now);
         }
         banned
     }

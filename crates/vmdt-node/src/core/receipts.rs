@@ -5,31 +5,23 @@
 //! Nobody waits for a receipt. A signature covers up to 64 statements and is made at most five
 //! times a second for each sender, so that a stream of messages costs next to nothing.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU8;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use vmdt_pool::Stored;
+use vmdt_seal::handover::Handovers;
 use vmdt_seal::identity::{PublicIdentity, SecretIdentity};
 use vmdt_seal::receipt::{Fact, MAX_STATEMENTS, Receipts as Signed, Statement};
 use vmdt_wire::{Message, MessageId, NodeId};
 
 use super::outgoing::Spread;
+use super::peer::{Path, Peer};
 use super::seal::Digests;
+use super::statements::Queue;
 use super::{Core, Event};
 
-/// The least time between two signatures for one sender.
-const INTERVAL: Duration = Duration::from_millis(200);
-/// How long a statement waits at least: what it is about goes first.
-const DELAY: Duration = Duration::from_millis(20);
-/// How long statements wait for a sender that can't be reached; then they are dropped.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Statements that wait for one sender. From half of it on they are signed at once; beyond it one
-/// is dropped for each that comes.
-const MAX_PENDING: usize = 16 * MAX_STATEMENTS;
-/// Senders for whom statements wait.
-const MAX_SENDERS: usize = 1024;
 /// Shares taken whose handing on may still be confirmed; beyond it the oldest are forgotten.
 const MAX_TAKEN: usize = 8192;
 /// Last segments of incoming transfers; beyond it the oldest are forgotten.
@@ -97,16 +89,6 @@ pub struct SignedReceipts {
     pub forgotten: u64,
 }
 
-/// What waits to be signed for one sender.
-#[derive(Debug)]
-struct Pending {
-    statements: BTreeSet<Statement>,
-    /// Since when the oldest waits.
-    since: Instant,
-    /// Not to be signed before.
-    due: Instant,
-}
-
 #[derive(Debug)]
 struct Given {
     digest: [u8; 32],
@@ -150,7 +132,7 @@ pub(crate) enum Refused {
 /// All receipts of a node: to be given, and given to it.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
-    pending: BTreeMap<NodeId, Pending>,
+    pending: Queue<Statement>,
     taken: BTreeMap<(MessageId, NonZeroU8), (NodeId, [u8; 32])>,
     taken_order: VecDeque<(MessageId, NonZeroU8)>,
     /// Last segments that were opened: the digest of each one's manifest, and whether the
@@ -166,28 +148,6 @@ pub(crate) struct Receipts {
 
 impl Receipts {
     // ---- to be given
-
-    fn note(&mut self, now: Instant, sender: NodeId, statement: Statement) {
-        if self.pending.len() >= MAX_SENDERS && !self.pending.contains_key(&sender) {
-            return;
-        }
-        let pending = self.pending.entry(sender).or_insert_with(|| Pending {
-            statements: BTreeSet::new(),
-            since: now,
-            due: now + DELAY,
-        });
-        if pending.statements.is_empty() {
-            pending.since = now;
-            pending.due = pending.due.max(now + DELAY);
-        }
-        pending.statements.insert(statement);
-        if pending.statements.len() >= MAX_PENDING / 2 {
-            pending.due = now;
-        }
-        if pending.statements.len() > MAX_PENDING {
-            pending.statements.pop_first();
-        }
-    }
 
     /// A share of `sender` is here.
     fn remember(&mut self, share: (MessageId, NonZeroU8), sender: NodeId, digest: [u8; 32]) {
@@ -218,7 +178,7 @@ impl Receipts {
                 fact,
                 digest,
             };
-            self.note(now, sender, statement);
+            self.pending.note(now, sender, statement);
         }
     }
 
@@ -247,7 +207,7 @@ impl Receipts {
                 fact: Fact::Delivered,
                 digest: *digest,
             };
-            self.note(now, sender, statement);
+            self.pending.note(now, sender, statement);
         }
     }
 
@@ -260,7 +220,7 @@ impl Receipts {
 
     /// When something is to be signed, or forgotten.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.pending.values().map(|pending| pending.due).min()
+        self.pending.poll_timeout()
     }
 
     /// Signs what is due; `all`: what is not, too. `reaches` says whether a sender can be told
@@ -273,35 +233,13 @@ impl Receipts {
         all: bool,
         reaches: impl Fn(NodeId) -> bool,
     ) -> Vec<(NodeId, Bytes)> {
-        let mut out = Vec::new();
-        self.pending.retain(|sender, pending| {
-            if !all && pending.due > now {
-                return true;
-            }
-            if pending.statements.is_empty() {
-                // it was kept for the time of its last signature
-                return false;
-            }
-            if !reaches(*sender) {
-                pending.due = now + INTERVAL;
-                return now.saturating_duration_since(pending.since) < PATIENCE;
-            }
-            while !pending.statements.is_empty() {
-                let mut batch = Vec::with_capacity(MAX_STATEMENTS);
-                while batch.len() < MAX_STATEMENTS
-                    && let Some(statement) = pending.statements.pop_first()
-                {
-                    batch.push(statement);
-                }
-                // between one and as many as may be
-                if let Ok(signed) = Signed::sign(identity, *sender, unix_ms, &batch) {
-                    out.push((*sender, signed.octets().clone()));
-                }
-            }
-            pending.due = now + INTERVAL;
-            true
-        });
-        out
+        let due = self.pending.take_due(now, all, MAX_STATEMENTS, reaches);
+        let sign = |(sender, statements): (NodeId, Vec<Statement>)| {
+            // between one and as many as may be
+            let signed = Signed::sign(identity, sender, unix_ms, &statements).ok()?;
+            Some((sender, signed.octets().clone()))
+        };
+        due.into_iter().filter_map(sign).collect()
     }
 
     // ---- given to this node
@@ -535,6 +473,11 @@ impl Receipts {
     }
 }
 
+/// Whether a peer can be told something now.
+pub(super) fn reaches(peers: &BTreeMap<NodeId, Peer>, id: NodeId) -> bool {
+    peers.get(&id).is_some_and(|peer| peer.path == Path::Up)
+}
+
 impl Core {
     /// What others have confirmed of a transfer that this node sent, each with a signature; the
     /// id is the transfer's, or that of one of its segments. `None` in profile 1.0, for what this
@@ -570,11 +513,7 @@ impl Core {
     pub(super) fn send_receipts(&mut self, now: Instant, all: bool) {
         let Some(seal) = &self.seal else { return };
         let peers = &self.peers;
-        let reaches = |id| {
-            peers
-                .get(&id)
-                .is_some_and(|peer| peer.path == super::peer::Path::Up)
-        };
+        let reaches = |id| reaches(peers, id);
         let unix_ms = seal.unix_ms(now);
         let signed = self
             .receipts
@@ -585,8 +524,11 @@ impl Core {
         }
     }
 
-    /// A member confirms something.
-    pub(super) fn on_receipts(&mut self, from: NodeId, octets: &[u8]) {
+    /// A member confirms something, to the sender of messages or to their receiver.
+    pub(super) fn on_receipts(&mut self, now: Instant, from: NodeId, octets: &[u8]) {
+        if Handovers::is_one(octets) {
+            return self.on_handovers(now, from, octets);
+        }
         let key = self.pinned_key(from);
         match self.receipts.accept(self.config.id, from, key, octets) {
             Ok(delivered) => {

@@ -4,6 +4,9 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use vmdt_testkit::Clock;
 
+use std::time::Duration;
+
+use super::super::statements::{INTERVAL, MAX_NODES, MAX_PENDING, PATIENCE};
 use super::*;
 
 fn person(seed: u8) -> SecretIdentity {
@@ -298,11 +301,11 @@ fn what_waits_to_be_signed_is_bounded() {
     let clock = Clock::new();
     let (me, now) = (person(1), clock.now());
     let mut receipts = Receipts::default();
-    for sender in 0..MAX_SENDERS as u32 + 10 {
+    for sender in 0..MAX_NODES as u32 + 10 {
         let sender = format!("s{sender}").parse().unwrap();
-        receipts.note(now, sender, taken(1, 1));
+        receipts.pending.note(now, sender, taken(1, 1));
     }
-    assert_eq!(receipts.pending.len(), MAX_SENDERS);
+    assert_eq!(receipts.pending.nodes(), MAX_NODES);
     let sender = "s0".parse().unwrap();
     for at in 0..MAX_PENDING as u64 + 100 {
         let mut message = [0; 12];
@@ -311,11 +314,11 @@ fn what_waits_to_be_signed_is_bounded() {
         receipts.remember(share, sender, [1; 32]);
         receipts.stored(now, share.0, share.1);
     }
-    assert_eq!(receipts.pending[&sender].statements.len(), MAX_PENDING);
+    assert_eq!(receipts.pending.waiting(sender), MAX_PENDING);
     // nobody can be reached: after a minute nothing is left
     let later = now + PATIENCE + INTERVAL;
     assert!(receipts.sign(later, 1, &me, false, |_| false).is_empty());
-    assert!(receipts.pending.is_empty());
+    assert_eq!(receipts.pending.nodes(), 0);
     for at in 0..2 * MAX_TAKEN as u64 {
         let mut message = [1; 12];
         message[..8].copy_from_slice(&at.to_be_bytes());
@@ -335,7 +338,7 @@ fn a_delivery_is_confirmed_only_of_what_was_delivered() {
     // its sender asks again before the application has it
     receipts.again(now, sender, id(1));
     receipts.delivered(now, sender, id(2));
-    assert!(receipts.pending.is_empty());
+    assert_eq!(receipts.pending.nodes(), 0);
     receipts.delivered(now, sender, id(1));
     let first = receipts.sign(now, 1, &me, true, |_| true);
     assert_eq!(first.len(), 1);

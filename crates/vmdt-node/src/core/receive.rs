@@ -113,6 +113,14 @@ impl Early {
         shares
     }
 
+    /// Whether a share from this peer waits.
+    pub(crate) fn has(&self, message: MessageId, index: NonZeroU8, from: NodeId) -> bool {
+        let shares = self.by_message.get(&message).into_iter().flatten();
+        shares
+            .into_iter()
+            .any(|s| (s.index, s.from) == (index, from))
+    }
+
     /// Forgets the shares of a message.
     pub(crate) fn drop_all(&mut self, message: MessageId) {
         let _ = self.take(message);
@@ -299,7 +307,7 @@ impl Core {
             }
             Message::Profile { id, profile } => self.on_profile(now, id, &profile),
             Message::ShareRepair { repair } => self.on_repair(now, from, &repair.0),
-            Message::Receipts { receipts } => self.on_receipts(from, &receipts),
+            Message::Receipts { receipts } => self.on_receipts(now, from, &receipts),
             Message::ExpressOpen { opening } => self.on_express_open(now, from, &opening),
             Message::ExpressOk { id } => self.on_express_ok(now, from, id),
             _ => self.stats.bad_lines += 1,
@@ -386,10 +394,15 @@ impl Core {
             return;
         }
         let receives = ann.is_receiver(self.config.id);
+        let listed = details.as_ref();
         let holds = || ann.placed_at(self.config.id).next().is_some();
         // one of several receivers may hold a share for the others
         if !receives || holds() || self.pool.announcement(message).is_some() {
-            match self.pool.add(now, from, &ann) {
+            let added = self.pool.add(now, from, &ann);
+            if let Some(details) = listed.filter(|_| added.is_ok()) {
+                self.note_listed(message, details);
+            }
+            match added {
                 // what came early is for both, below
                 Ok(_) if receives && !self.collector.is_ended(message) => {}
                 Ok(_) => {
@@ -490,6 +503,7 @@ impl Core {
                         early.octets,
                     );
                 }
+                self.judge_early(now, message);
             }
             Err(error) => {
                 self.stats.bad_lines += 1;
@@ -574,6 +588,8 @@ impl Core {
             ) {
                 self.stats.refused_shares += 1;
             }
+        } else {
+            self.proofs.another_copy(from, message, index);
         }
     }
 
@@ -598,6 +614,8 @@ impl Core {
                 if outcome == Stored::Duplicate {
                     // its confirmation was lost
                     self.confirm_stored(now, message, index, from);
+                } else {
+                    self.handovers.stored((message, index));
                 }
                 self.note_taken(now, (message, index), outcome, whole);
             }
@@ -634,9 +652,23 @@ impl Core {
         octets: Bytes,
     ) {
         let len = octets.len();
+        let mut bad = None;
         let digest = match &mut self.seal {
-            // what is not genuine has no digest that was announced
-            Some(seal) => seal.add(message, index, octets.clone()).unwrap_or_default(),
+            Some(seal) => match seal.add(message, index, octets.clone()) {
+                Some(digest) => digest,
+                None => {
+                    let (came, _) = super::seal::share_digest(&octets);
+                    if seal.is_as_signed(message, index, came) {
+                        // its sender has sealed what can't be used: who brought it has done its part
+                        self.stats.bad_shares += 1;
+                        tracing::debug!(%message, %index, "a share is as it was sealed, and none");
+                        return;
+                    }
+                    bad = self.bad_share(from, message, index, came);
+                    // what is not genuine has no digest that was announced
+                    Default::default()
+                }
+            },
             None => digest_of(&[&octets]),
         };
         match self
@@ -644,6 +676,7 @@ impl Core {
             .share(now, from, message, index, octets, digest)
         {
             Ok(ShareOutcome::Accepted) => {
+                self.proofs.another_copy(from, message, index);
                 if let Some(expected) = self.labels.get_mut(&message) {
                     let carrier = match carrier {
                         Carrier::Member(id) if id == expected.sender => Carrier::Direct,
@@ -658,7 +691,12 @@ impl Core {
                     self.reputation.success(now, from);
                 }
             }
-            Ok(_) => {}
+            Ok(ShareOutcome::Mismatch { .. }) => {
+                if let Some(bad) = bad {
+                    self.proofs.bad_share(now, bad);
+                }
+            }
+            Ok(_) => self.proofs.another_copy(from, message, index),
             Err(error) => {
                 self.stats.refused_shares += 1;
                 tracing::debug!(%error, "a share was refused");
@@ -708,6 +746,12 @@ impl Core {
                 return;
             }
         };
+        if !self.answers_for((message, index), &octets) {
+            // it is as good as lost: its receiver goes on without it
+            self.stats.refused_shares += 1;
+            tracing::debug!(%message, %index, "a share that is held is not what its sender signed");
+            return;
+        }
         let Some(ann) = self.pool.announcement(message) else {
             return;
         };
@@ -960,6 +1004,7 @@ impl Core {
                 p.arriving_octets -= a.octets.len();
                 self.arriving -= a.octets.len();
             }
+            self.share_unread(id, flow);
             self.rdt.stop(now, id, flow, code::NOT_NEEDED);
         }
     }
@@ -1287,6 +1332,7 @@ impl Core {
 
     pub(super) fn tick_incoming(&mut self, now: Instant) {
         self.early.expire(now);
+        self.proofs.expire(now);
         for (from, message, index) in self.early.untold(now) {
             if self.pool.announcement(message).is_none() && self.is_member(from) {
                 let line = Message::SharePoolClaim {

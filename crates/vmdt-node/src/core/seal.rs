@@ -11,6 +11,7 @@ use vmdt_pool::Announcement;
 use vmdt_seal::announcement::{self, SealedDetails};
 use vmdt_seal::e2e::{self, Encapsulated, SegmentSecret, TransferContext, TransferSecret};
 use vmdt_seal::group::{Group, GroupDetails, Wrapped};
+use vmdt_seal::handover::Handover;
 use vmdt_seal::identity::{PublicIdentity, SecretIdentity};
 use vmdt_seal::prekey::{PrekeyConfig, PrekeyStore};
 use vmdt_seal::profile::{Profile, ProfileDetails};
@@ -34,7 +35,7 @@ const CAPABILITY: &str = "rdt";
 pub(crate) const EXPRESS: &str = "express";
 
 /// Octets of a digest in an announcement: the first of the one in the manifest.
-fn short(digest: &[u8; 32]) -> [u8; 16] {
+pub(crate) fn short(digest: &[u8; 32]) -> [u8; 16] {
     let mut out = [0; 16];
     out.copy_from_slice(digest.split_at(16).0);
     out
@@ -45,15 +46,6 @@ fn short(digest: &[u8; 32]) -> [u8; 16] {
 pub(crate) fn share_digest(octets: &[u8]) -> ([u8; 32], [u8; 16]) {
     let digest = vmdt_ssms::v2::share_digest(octets).unwrap_or_default();
     (digest, short(&digest))
-}
-
-/// The id of the message whose manifest has this digest, so that nobody can announce it under
-/// another one.
-fn message_of(manifest_digest: &[u8; 32]) -> MessageId {
-    let hash = blake3::derive_key("vmdt 1.1 message id", manifest_digest);
-    let mut id = [0; 12];
-    id.copy_from_slice(hash.split_at(12).0);
-    MessageId::from_random(id)
 }
 
 /// Why sealed details were refused.
@@ -80,6 +72,27 @@ struct Opening {
     manifest_digest: [u8; 32],
     shares: Collector,
     secret: SegmentSecret,
+}
+
+impl Opening {
+    fn listed(&self, index: NonZeroU8) -> Option<Listed> {
+        Some(Listed {
+            manifest: self.manifest_digest,
+            digest: *self.shares.manifest().share_digest(index)?,
+            details: self.details.clone(),
+        })
+    }
+}
+
+/// What a sender signed about a share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// The digest of the manifest.
+    pub(crate) manifest: [u8; 32],
+    /// The digest of the share.
+    pub(crate) digest: [u8; 32],
+    /// The signed octets.
+    pub(crate) details: Bytes,
 }
 
 /// A segment that was opened.
@@ -184,7 +197,7 @@ impl OutSeal {
             })
             .collect();
         Ok(SealedSegment {
-            id: message_of(&digests.manifest),
+            id: announcement::message_id(&digests.manifest),
             details,
             digests,
             shares,
@@ -444,7 +457,7 @@ impl Seal {
         let threshold = manifest.threshold();
         let differs = if details.sender().node_id() != ann.sender {
             "sender"
-        } else if message_of(&manifest.digest()) != ann.message {
+        } else if announcement::message_id(&manifest.digest()) != ann.message {
             "message id"
         } else if manifest.message_id()
             != ann
@@ -526,6 +539,34 @@ impl Seal {
         opening.shares.manifest().share_digest(index).map(short)
     }
 
+    /// Whether octets that were refused are nevertheless those that their sender signed.
+    pub(crate) fn is_as_signed(
+        &self,
+        message: MessageId,
+        index: NonZeroU8,
+        came: [u8; 32],
+    ) -> bool {
+        let opening = self.openings.get(&message);
+        let signed = opening.and_then(|o| o.shares.manifest().share_digest(index));
+        signed == Some(&came)
+    }
+
+    /// What was signed about a share of a message that is being collected, and whether the right one
+    /// is here.
+    pub(crate) fn blame(&self, message: MessageId, index: NonZeroU8) -> Option<(Listed, bool)> {
+        let opening = self.openings.get(&message)?;
+        let here = opening.shares.shares().any(|share| share.index() == index);
+        Some((opening.listed(index)?, here))
+    }
+
+    /// What was signed about the share that a hand-over names, while its message is collected.
+    pub(crate) fn listed(&self, said: &Handover) -> Option<Listed> {
+        let opening = self.openings.get(&said.message())?;
+        opening
+            .listed(said.index)
+            .filter(|listed| listed.manifest == said.manifest)
+    }
+
     /// Opens a message, once k of its shares were added. `None` for a message that was not
     /// expected. The error says that its sender made it so that it can't be opened.
     pub(crate) fn open(
@@ -567,7 +608,7 @@ pub(crate) enum Details {
 }
 
 impl Details {
-    fn parse(octets: &[u8]) -> Result<Details, Refused> {
+    pub(crate) fn parse(octets: &[u8]) -> Result<Details, Refused> {
         if GroupDetails::is_one(octets) {
             let details = GroupDetails::parse(octets).map_err(|_| Refused::Details)?;
             return Ok(Details::Group(Box::new(details)));
@@ -593,6 +634,19 @@ impl Details {
             Details::One(one) => one.manifest(),
             Details::Group(group) => group.manifest(),
         }
+    }
+
+    pub(crate) fn manifest_digest(&self) -> [u8; 32] {
+        self.manifest().digest()
+    }
+
+    /// What a holder of a share is to sign when it has brought it, with the manifest's digest.
+    pub(crate) fn handover(&self, manifest: [u8; 32], index: NonZeroU8) -> Option<Handover> {
+        Some(Handover {
+            manifest,
+            index,
+            digest: *self.manifest().share_digest(index)?,
+        })
     }
 
     fn receivers(&self) -> Vec<NodeId> {

@@ -141,6 +141,8 @@ pub struct World {
     pub carriage: Carriage,
     /// Every datagram that was sent, from where and where to, where somebody records them.
     pub recorded: Option<Vec<(SocketAddr, SocketAddr, Bytes)>>,
+    /// Somebody lies and signs: otherwise no node may convict another.
+    pub convicts: bool,
     pub clock: Clock,
     pub network: Network,
     pub hosts: Vec<Host>,
@@ -258,6 +260,7 @@ impl World {
         let mut world = World {
             carriage: Carriage::new(),
             recorded: None,
+            convicts: false,
             clock,
             network,
             hosts,
@@ -850,8 +853,15 @@ impl World {
         }
     }
 
+    /// Whether a node has convicted nobody, unless there is who lies and signs.
+    fn check_convictions(&self, i: usize) {
+        let found: Vec<_> = self.hosts[i].core.convictions().collect();
+        assert!(self.convicts || found.is_empty(), "node {i}: {found:?}");
+    }
+
     /// A fresh process at the same address.
     pub fn restart(&mut self, i: usize) {
+        self.check_convictions(i);
         let now = self.now();
         self.network.bring_up(now, self.hosts[i].host);
         let host = &mut self.hosts[i];
@@ -925,6 +935,14 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            (0..self.hosts.len()).for_each(|i| self.check_convictions(i));
+        }
     }
 }
 

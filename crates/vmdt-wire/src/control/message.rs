@@ -217,7 +217,8 @@ pub enum Message {
         /// About whom.
         target: NodeId,
     },
-    /// RECEIPTS: what a holder or an addressee confirms to the sender of messages, between nodes.
+    /// RECEIPTS: what a holder or an addressee confirms to the sender of messages, or a holder to
+    /// their receiver, between nodes.
     Receipts {
         /// The signed statements.
         receipts: Vec<u8>,

@@ -338,6 +338,7 @@ impl Core {
             .flat_map(|(_, c)| c.members().filter(|(_, m)| m.present).map(|(id, _)| id))
             .chain([self.config.id])
             .filter(|id| id.is_sealed() && may_take(ann, *id, index))
+            .filter(|id| !self.reputation.is_banned(now, *id))
             .collect();
         // who has fewer first
         let mut members: Vec<(usize, NodeId)> = members
@@ -598,6 +599,7 @@ impl Core {
         let octets = share.to_bytes();
         let (_, digest) = seal::share_digest(&octets);
         let ann = taking.announcement.clone();
+        self.handovers.stored(lost);
         if let Err(error) = self.pool.adopt(now, &ann, lost.1, octets, digest) {
             tracing::debug!(%error, "a share that was remade is not held");
             if let Some(durable) = &mut self.durable {
