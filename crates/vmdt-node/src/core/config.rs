@@ -330,7 +330,8 @@ impl CoreConfig {
 
     /// With which probability a small message is to arrive without waiting for a retransmission:
     /// as many of its shares beyond k, up to n, go on to the receiver at once as the measured loss
-    /// asks for. 0.0 sends k. Kept between 0.0 and 1.0; 0.995 by default. Large content is not sent
+    /// asks for. One that goes by express is taken for one of a burst, of which 32 are to arrive so
+    /// together. 0.0 sends k. Kept between 0.0 and 1.0; 0.995 by default. Large content is not sent
     /// twice for it. What it cost stands in
     /// [`CoreStats::redundant_shares`](super::CoreStats::redundant_shares).
     pub fn set_delivery(&mut self, probability: f64) -> &mut Self {

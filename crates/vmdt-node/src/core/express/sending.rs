@@ -25,6 +25,9 @@ const SLACK_SOON: Duration = Duration::from_millis(8);
 /// the weight of so many packets.
 const PRIOR_LOSS: f64 = 0.04;
 const PRIOR_PACKETS: f64 = 50.0;
+/// Messages that are to arrive together at the first attempt, with the probability that is wanted:
+/// those of a burst are waited for, and the first of them do not know how many follow.
+const TOGETHER: f64 = 32.0;
 
 /// What a receipt about a message that came by express confirms.
 pub(crate) fn receipt_digest(transfer: MessageId, content: &[u8; 32]) -> [u8; 32] {
@@ -189,11 +192,11 @@ impl Core {
 
     /// How many pieces beyond k leave at once.
     fn express_redundancy(&mut self, to: NodeId, (k, n): (u8, u8), order: &[Carrier]) -> usize {
-        let wanted = self.config.delivery;
         let most = order.len().saturating_sub(usize::from(k));
-        if wanted <= 0.0 || most == 0 {
+        if self.config.delivery <= 0.0 || most == 0 {
             return 0;
         }
+        let wanted = 1.0 - (1.0 - self.config.delivery) / TOGETHER;
         let usual = self.usual_loss();
         let hop = |peer: NodeId| {
             let sent = self.rdt.stats(peer).map_or(0, |stats| stats.packets_sent) as f64;
