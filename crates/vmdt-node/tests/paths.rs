@@ -10,6 +10,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -182,8 +183,11 @@ fn many_small_messages_at_once_lose_no_round_trip_to_six_percent_loss() {
 
 #[test]
 fn three_paths_carry_more_than_any_two_of_them() {
-    let cases = [(0.0, 0.85), (0.01, 0.83), (0.06, 0.74)];
-    for (seed, (loss, least)) in (1..4).flat_map(|seed| cases.map(|case| (seed, case))) {
+    // of three seeds the median, and whatever the seed is
+    let cases = [(0.0, 0.85, 0.85), (0.01, 0.83, 0.82), (0.06, 0.77, 0.7)];
+    let mut rates: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    let numbered = || cases.into_iter().enumerate();
+    for (seed, (case, (loss, _, least))) in (1..4).flat_map(|s| numbered().map(move |c| (s, c))) {
         let mut w = cluster(seed, 4, (4, 3), link(20_000_000, loss), |_| {});
         let whole = content(20 << 20);
         let id = w.send(0, 1, Some("f"), whole.clone()).unwrap();
@@ -209,8 +213,14 @@ fn three_paths_carry_more_than_any_two_of_them() {
             stats(&w, 1).hedging
         );
         assert!(rate >= least * 60e6, "{rate} at {loss}");
+        rates.entry(case).or_default().push(rate);
         assert!(loss > 0.0 || first <= RTT * 5 / 2, "{first:?}");
         w.check_privacy(3, &[0, 1]).unwrap();
+    }
+    for (case, mut rates) in rates {
+        rates.sort_by(f64::total_cmp);
+        let (loss, median, _) = cases[case];
+        assert!(rates[1] >= median * 60e6, "{rates:?} at {loss}");
     }
 }
 
