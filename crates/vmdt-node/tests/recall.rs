@@ -83,10 +83,6 @@ fn who_remembers_its_cluster_sends_before_the_server_has_answered() {
     w.run_until(Duration::from_secs(10), |w| arrived(w, 1, &sent))
         .unwrap();
     let took = w.now() - begun;
-    println!(
-        "delivered after {:.1} round trips",
-        took.div_duration_f64(ROUND)
-    );
     // one for the sessions, one for what is agreed on; carriers open theirs to the receiver
     // meanwhile, which here takes as long
     assert!(took < ROUND * 7 / 2, "{took:?}");
