@@ -133,7 +133,7 @@ impl Default for Config {
             max_active_flows: 512,
             max_tombstones: 4096,
             connect_timeout: Duration::from_secs(3),
-            connect_retry: Duration::from_millis(100),
+            connect_retry: Duration::from_millis(200),
             idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(10),
             keep_alive_always: false,
@@ -419,7 +419,7 @@ impl Config {
     }
 
     /// Wait before an offer is repeated the first time; doubles with each repetition, up to 2 s.
-    /// Default 100 ms: an offer is one small packet, and whoever waits for the session waits for it.
+    /// Default 200 ms.
     ///
     /// # Errors
     /// Outside 10 ms..=10 s.
