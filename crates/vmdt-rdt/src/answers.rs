@@ -29,6 +29,8 @@ pub(crate) enum Stage {
 pub(crate) struct Answer {
     pub(crate) peer: NodeId,
     pub(crate) address: SocketAddr,
+    /// When the offer was answered first.
+    pub(crate) at: Instant,
     /// The offer came from more than one address, so that the answer proves none.
     pub(crate) wandered: bool,
     /// What the offer says; of three messages, not authentic before the third.
@@ -43,6 +45,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn new(
+        at: Instant,
         (peer, address): (NodeId, SocketAddr),
         syn: Syn,
         digest: [u8; 32],
@@ -52,6 +55,7 @@ impl Answer {
         Self {
             peer,
             address,
+            at,
             wandered: false,
             syn,
             message: message.into(),
@@ -137,6 +141,11 @@ impl Answers {
     /// The answer to an offer of `peer` under our session id.
     pub(crate) fn get_mut(&mut self, id: u32, peer: NodeId) -> Option<&mut Answer> {
         self.by_id.get_mut(&id).filter(|answer| answer.peer == peer)
+    }
+
+    /// When the offer was answered that has this session id of ours.
+    pub(crate) fn answered_at(&self, id: u32) -> Option<Instant> {
+        self.by_id.get(&id).map(|answer| answer.at)
     }
 
     pub(crate) fn take(&mut self, id: u32) -> Option<Answer> {

@@ -7,7 +7,9 @@
 //!
 //! Two nodes that offer each other a session at once come to one: while its own offer is
 //! outstanding, the node with the smaller id does not answer, but sends its offer also to where
-//! the other's came from.
+//! the other's came from. Where it had answered before it offered itself, the session of its own
+//! offer counts all the same: it opens no other that crossed with it, and the node with the larger
+//! id takes what it has queued over to it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -376,9 +378,8 @@ impl Endpoint {
                     // a late copy of the offer that this session came from
                     return;
                 }
-                if session.is_unheard(now) {
-                    // The offers crossed, most likely, and the peer does not know yet that ours
-                    // was answered.
+                if session.is_unconfirmed(now, offered) {
+                    // The peer does not know yet that our offer was answered.
                     session.ask_confirmation(now, from, HEADER_LEN + message.len());
                     self.touch(slot);
                     return;
@@ -403,6 +404,7 @@ impl Endpoint {
             .get_or_insert_with(|| Gatekeeper::new(now, rng));
         let offer = (peer, offered);
         if !crossed && sealing.answers.repeat(offer, || view.digest(), from) {
+            self.offers_cross(now, peer, offered);
             return;
         }
         if !room {
@@ -437,8 +439,8 @@ impl Endpoint {
                 && let Some(session) = self.session_mut(slot)
             {
                 session.offer_also_to(now, from);
-                self.touch(slot);
             }
+            self.offers_cross(now, peer, offered);
             return;
         }
         let responder = match Responder::read(&sealing.local, peer, &view, rng) {
@@ -479,9 +481,20 @@ impl Endpoint {
                 Stage::Packet(Box::new(Protection::accepted(keys)))
             }
         };
-        let answer = Answer::new((peer, from), theirs, view.digest(), answer, stage);
+        let answer = Answer::new(now, (peer, from), theirs, view.digest(), answer, stage);
         if sealing.answers.note(local_id, answer, expires_at) {
             stats.syn_overflow += 1;
+        }
+        self.offers_cross(now, peer, offered);
+    }
+
+    /// An offer of the peer was let in: if ours is outstanding, the two cross.
+    fn offers_cross(&mut self, now: Instant, peer: NodeId, offered: NonZeroU32) {
+        if let Some(&slot) = self.by_peer.get(&peer)
+            && let Some(session) = self.session_mut(slot)
+        {
+            session.crosses(now, offered);
+            self.touch(slot);
         }
     }
 
@@ -490,16 +503,35 @@ impl Endpoint {
         self.by_peer.contains_key(&peer) || self.by_peer.len() < self.config.max_sessions
     }
 
-    /// Whether a session that the peer offered may begin now, if the peer proves to be there.
-    fn may_begin(&self, now: Instant, peer: NodeId) -> bool {
-        // Two sessions may come of offers that crossed: the one of the smaller id's is kept.
-        let own = crossing(self.local, peer) == Crossing::OwnWins
-            && self
-                .by_peer
-                .get(&peer)
-                .and_then(|slot| self.session(*slot))
-                .is_some_and(|session| session.is_unheard(now));
-        !own && self.has_room(peer) && self.has_event_room()
+    /// Whether a session that the peer offered, and that has this id of ours, may begin now, if the
+    /// peer proves to be there: so many octets came from it.
+    fn may_begin(
+        &mut self,
+        now: Instant,
+        (from, octets): (SocketAddr, usize),
+        (id, peer): (u32, NodeId),
+    ) -> bool {
+        // Two sessions may come of offers that crossed: the one of the smaller id's is kept. What
+        // was answered before it began crossed with it; what was answered after, knowingly, is of
+        // a peer that has begun anew.
+        let answered = self
+            .sealing
+            .as_ref()
+            .and_then(|s| s.answers.answered_at(id));
+        if crossing(self.local, peer) == Crossing::OwnWins
+            && let Some(&slot) = self.by_peer.get(&peer)
+            && let Some(session) = self.session_mut(slot)
+            && session.state() == SessionState::Established
+            && session.offered_at() >= answered
+        {
+            if session.is_unheard() {
+                // It will come to ours with our confirmation.
+                session.ask_confirmation(now, from, octets);
+                self.touch(slot);
+            }
+            return false;
+        }
+        self.has_room(peer) && self.has_event_room()
     }
 
     /// Whether an answer of ours bears this session id.
@@ -519,7 +551,8 @@ impl Endpoint {
             self.stats.unknown_session += 1;
             return;
         }
-        let may_begin = self.may_begin(now, peer);
+        let octets = HEADER_LEN + message.len();
+        let may_begin = self.may_begin(now, (from, octets), (id, peer));
         let Self { sealing, rng, .. } = self;
         let Some(sealing) = sealing.as_mut().filter(|_| may_begin) else {
             self.stats.unknown_session += 1;
@@ -564,7 +597,6 @@ impl Endpoint {
         }
         sealing.learn(&established.peer);
         let keys = established.keys.into_packet_keys(now);
-        let octets = HEADER_LEN + message.len();
         let slot = self.begin(now, (from, octets), id, &answer, Protection::accepted(keys));
         if let Some(slot) = slot {
             self.touch(slot);
@@ -584,7 +616,8 @@ impl Endpoint {
         if !self.has_answered(id) {
             return None;
         }
-        let may_begin = self.may_begin(now, peer);
+        let octets = datagram.octets().len();
+        let may_begin = self.may_begin(now, (from, octets), (id, peer));
         let sealing = self.sealing.as_mut().filter(|_| may_begin)?;
         let answer = sealing.answers.get_mut(id, peer)?;
         let Stage::Packet(protection) = &mut answer.stage else {
@@ -592,7 +625,6 @@ impl Endpoint {
         };
         let first = first_number(answer.syn.session.get(), id);
         let number = expand(header.packet_number, first);
-        let octets = datagram.octets().len();
         let packet = protection
             .open(now, number, header, datagram.into_owned())
             .ok()?;
@@ -616,6 +648,7 @@ impl Endpoint {
         let id = NonZeroU32::new(id)?;
         let peer = answer.peer;
         let proven = answer.proves(from);
+        let mut unheard = None;
         if let Some(&old) = self.by_peer.get(&peer)
             && let Some(session) = self.session_mut(old)
         {
@@ -630,8 +663,13 @@ impl Endpoint {
                 self.by_id.insert(id.get(), old);
                 return Some(old);
             }
-            session.abort(CloseReason::Replaced);
-            self.touch(old);
+            if session.is_unheard() {
+                // the offers crossed, and this one counts
+                unheard = Some(old);
+            } else {
+                session.abort(CloseReason::Replaced);
+                self.touch(old);
+            }
         }
         let start = self.fresh_start();
         let config = Arc::clone(&self.config);
@@ -645,6 +683,14 @@ impl Endpoint {
         if self.qlog.is_some() {
             session.record(now);
             session.trace_parameters(now, &answer.syn);
+        }
+        if let Some(old) = unheard {
+            if let Some(before) = self.session_mut(old)
+                && !session.go_on_from(now, before, &answer.syn)
+            {
+                before.abort(CloseReason::Replaced);
+            }
+            self.touch(old);
         }
         Some(self.insert(session))
     }

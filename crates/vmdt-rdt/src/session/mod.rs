@@ -179,6 +179,8 @@ pub(crate) struct Session {
     initiator: Option<Box<Initiator>>,
     /// Where else to send the offer, once.
     offer_also: Option<SocketAddr>,
+    /// The session id of an offer of the peer that came while ours was outstanding.
+    crossed: Option<NonZeroU32>,
     /// In profile 1.1, once established.
     protection: Option<Box<Protection>>,
     /// Set while the peer's address is not proven.
@@ -272,6 +274,7 @@ impl Session {
             offer: None,
             initiator: None,
             offer_also: None,
+            crossed: None,
             protection: None,
             unproven: None,
             accept: None,
@@ -436,11 +439,63 @@ impl Session {
         });
     }
 
+    /// The peer offers a session under this id while our own offer is outstanding: it is there, so
+    /// a lost datagram of either handshake is not waited for longer than at first.
+    pub(crate) fn crosses(&mut self, now: Instant, id: NonZeroU32) {
+        let interval = self.config.connect_retry;
+        if let Some(offer) = &mut self.offer {
+            self.crossed = Some(id);
+            offer.interval = offer.interval.min(interval);
+            offer.next_at = offer.next_at.min(now + interval);
+        }
+    }
+
+    /// When our offer began this session, if it did.
+    pub(crate) fn offered_at(&self) -> Option<Instant> {
+        self.protection.as_ref()?.offered_at()
+    }
+
+    /// Since when our offer has begun this session without a word of the peer, who may not know of
+    /// it yet.
+    fn unheard_since(&self) -> Option<Instant> {
+        let since = self.protection.as_ref()?.unheard_since();
+        since.filter(|_| self.state.is_established())
+    }
+
     /// Whether our offer has begun this session, and the peer may not know of it yet.
-    pub(crate) fn is_unheard(&self, now: Instant) -> bool {
-        let since = self.protection.as_ref().and_then(|p| p.unheard_since());
-        self.state.is_established()
-            && since.is_some_and(|since| now < since + self.config.connect_timeout / 2)
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard_since().is_some()
+    }
+
+    /// Whether an offer of the peer under this id says that it lacks our confirmation: it crossed
+    /// with ours, or most likely did. Of a peer that has restarted it would be another offer.
+    pub(crate) fn is_unconfirmed(&self, now: Instant, id: NonZeroU32) -> bool {
+        self.unheard_since().is_some_and(|since| {
+            self.crossed == Some(id) || now < since + self.config.connect_timeout / 2
+        })
+    }
+
+    /// What was queued goes on from `before`, a session that we offered the same peer and that it
+    /// never said a word in: whoever replaces it has got nothing of it, and the application heard
+    /// nothing. False: what was cut for `before` does not fit.
+    pub(crate) fn go_on_from(&mut self, now: Instant, before: &mut Session, syn: &Syn) -> bool {
+        before.requeue_all();
+        if before.send.largest_in_transit() > self.max_payload {
+            return false;
+        }
+        std::mem::swap(&mut self.send, &mut before.send);
+        self.send.set_windows(syn.flow_window, syn.session_window);
+        self.datagrams = before.datagrams.take();
+        self.limiter = before.limiter.take();
+        self.notices = std::mem::take(&mut before.notices);
+        self.notice_queue = std::mem::take(&mut before.notice_queue);
+        self.next_notice = before.next_notice;
+        self.stats = before.stats;
+        // The application was told of a session already.
+        self.events = std::mem::take(&mut before.events);
+        before.ended = true;
+        self.update_pacing(now);
+        true
     }
 
     /// So many octets from this address, of a handshake that has brought us further than the

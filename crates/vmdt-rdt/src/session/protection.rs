@@ -39,9 +39,10 @@ pub(crate) struct Protection {
     keys: PacketKeys,
     replay: ReplayWindow,
     confirmation: Option<Confirmation>,
-    /// Since when we wait for the first packet, if our offer began the session: until it opens
-    /// the peer may not know of the session yet.
-    unheard_since: Option<Instant>,
+    /// When the session began, if our offer began it.
+    offered_at: Option<Instant>,
+    /// A packet has opened: until then the peer may not know of a session that we offered.
+    heard: bool,
 }
 
 impl Protection {
@@ -51,7 +52,8 @@ impl Protection {
             keys,
             replay: ReplayWindow::new(),
             confirmation: None,
-            unheard_since: None,
+            offered_at: None,
+            heard: false,
         }
     }
 
@@ -64,7 +66,7 @@ impl Protection {
                 wait: CONFIRM_AGAIN,
                 last_sent: None,
             }),
-            unheard_since: Some(now),
+            offered_at: Some(now),
             ..Self::accepted(keys)
         }
     }
@@ -95,7 +97,7 @@ impl Protection {
         self.replay.commit(number);
         // the peer has the keys, so it has our last message
         self.confirmation = None;
-        self.unheard_since = None;
+        self.heard = true;
         let payload = datagram.len().saturating_sub(HEADER_LEN + TAG_LEN);
         // Cut after freezing: a buffer whose length is its capacity is frozen without allocation.
         let mut octets = datagram.freeze();
@@ -114,9 +116,14 @@ impl Protection {
         self.keys.needs_ack()
     }
 
+    /// When a session that we offered began.
+    pub(crate) fn offered_at(&self) -> Option<Instant> {
+        self.offered_at
+    }
+
     /// Since when the first packet of a session that we offered is waited for.
     pub(crate) fn unheard_since(&self) -> Option<Instant> {
-        self.unheard_since
+        self.offered_at.filter(|_| !self.heard)
     }
 
     /// Our confirmation may have been lost: it is sent again soon.

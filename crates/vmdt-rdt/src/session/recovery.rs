@@ -314,6 +314,26 @@ impl Session {
         self.on_losses(now, &report);
     }
 
+    /// Has everything in flight sent again: it went to where nobody can have read it, which says
+    /// nothing of the path.
+    pub(super) fn requeue_all(&mut self) {
+        let Self {
+            sent,
+            send,
+            notices,
+            notice_queue,
+            mtu,
+            ecn,
+            stats,
+            ..
+        } = self;
+        while sent.any_eliciting() {
+            sent.declare_oldest_lost(|packet| {
+                requeue(&packet, send, notices, notice_queue, (mtu, ecn, stats));
+            });
+        }
+    }
+
     fn on_losses(&mut self, now: Instant, report: &LossReport) {
         let Some(sent_at) = report.newest_sent_at else {
             return;

@@ -25,6 +25,10 @@ const ACK_BLOCK: usize = 8;
 const ACK_SMALL: usize = ACK_FIXED + EcnCounts::LEN;
 /// At least the octets of a datagram with the third message of a handshake.
 const CONFIRMATION: usize = 256;
+/// What of an allowance is kept for probes and confirmations: full packets leave so much of it. It
+/// is what six probe timeouts send, about as many as there are before a peer counts as dead.
+/// Without it one lost ACK leaves nothing to ask for another with.
+const PROBE_RESERVE: usize = 2 * 6 * (HEADER_LEN + TAG_LEN);
 /// Longest wait between two offers, unless the first one is longer.
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// Octets of a NAK without holes, and of each hole.
@@ -219,7 +223,7 @@ impl Session {
 
     /// Below this allowance only small packets are sent.
     pub(super) fn full_allowance(&self) -> u64 {
-        self.datagram().max(CONFIRMATION as u64)
+        self.datagram().max(CONFIRMATION as u64) + PROBE_RESERVE as u64
     }
 
     /// Whether an allowance permits an ACK, and a confirmation.
