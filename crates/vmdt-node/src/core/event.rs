@@ -200,7 +200,8 @@ pub enum Event {
         /// The addressee.
         by: NodeId,
     },
-    /// One of several receivers of a transfer of this node has all of it.
+    /// One of several receivers of a transfer of this node has all of it. After a crash it may be
+    /// told once more.
     DeliveredTo {
         /// The transfer.
         id: MessageId,
@@ -224,7 +225,8 @@ pub enum Event {
         /// Who is to get it; of several receivers the first.
         to: NodeId,
     },
-    /// A transfer that an earlier run of this node began has arrived.
+    /// A transfer that an earlier run of this node began has arrived. That run may have told it,
+    /// if it crashed before that was on disk.
     Delivered {
         /// The transfer.
         id: MessageId,

@@ -629,7 +629,8 @@ impl Core {
             standing.end = Some(Err(error.clone()));
             standing.outstanding = 0;
         }
-        let over = group.awaited().is_empty() && group.reached().is_empty();
+        // also where it is being read once more: nobody is left to read it for
+        let over = group.awaited().is_empty();
         let failure = group.failure();
         self.keep_fates(id);
         if tell && begun {
@@ -755,6 +756,22 @@ impl Core {
         };
         let placed = ann.placement(index);
         !ann.group.is_empty() && placed.is_some_and(|share| share.holder == self.config.id)
+    }
+
+    /// A share came of a message that this node holds a share of for others. If it is for this node
+    /// as well, which an earlier run was told and this one was not, what is held says so.
+    pub(super) fn expect_what_is_held(&mut self, now: Instant, message: MessageId) {
+        if self.labels.contains_key(&message)
+            || self.collector.is_ended(message)
+            || self.later.holds(message)
+        {
+            return;
+        }
+        let known = self.pool.announcement(message);
+        let own = known.filter(|ann| !ann.group.is_empty() && ann.is_receiver(self.config.id));
+        if let Some(ann) = own.cloned() {
+            self.on_announcement(now, ann.sender, ann);
+        }
     }
 
     /// Holds for the other receivers a share that came for this one as well.

@@ -568,6 +568,7 @@ impl Core {
         if self.part_arrived(now, from, message, &octets) {
             return;
         }
+        self.expect_what_is_held(now, message);
         if self.labels.contains_key(&message) {
             self.keep_for_others(now, from, message, index, &octets);
             self.collect(now, from, carrier, message, index, octets);
@@ -759,7 +760,8 @@ impl Core {
         let held = ann
             .shares
             .iter()
-            .filter(|s| s.active && s.holder != ann.sender);
+            // who is to get it may hold the first itself, and tells itself nothing
+            .filter(|s| s.active && s.holder != ann.sender && s.holder != receiver);
         let first = held
             .map(|s| s.index)
             .min()

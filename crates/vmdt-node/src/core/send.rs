@@ -271,7 +271,8 @@ impl Core {
 
     /// How many segments of a transfer take room in the window, and the first that somebody who is
     /// there waits for: a receiver keeps so many segments while an earlier one is missing, and no
-    /// more. What lies at holders for receivers that are away takes no room.
+    /// more. What lies at holders for receivers that are away takes no room; nor does, while content is
+    /// read once more, what comes after the place that was reached: it may be waiting for that.
     fn under_way(&self, out: &Outgoing) -> (usize, u32) {
         let (mut count, mut oldest) = (0, out.next);
         for message in &out.in_flight {
@@ -283,7 +284,7 @@ impl Core {
                 (None, Some(left)) => (left.number, false, !self.are_absent(left.awaited())),
                 (None, None) => (out.next, true, false),
             };
-            count += usize::from(here || wanted);
+            count += usize::from((here || wanted) && number <= out.next);
             if wanted {
                 oldest = oldest.min(number);
             }
@@ -785,8 +786,8 @@ impl Core {
             && let Some(out) = self.outgoing.remove(&id)
         {
             self.express_ended(id);
-            self.forget_outgoing(now, id, out.to, None);
             let result = out.end(now);
+            self.forget_outgoing(now, id, out.to, result.as_ref().err());
             self.outputs.push_back(Output::Done {
                 transfer: id,
                 result,

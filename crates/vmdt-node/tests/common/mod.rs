@@ -28,7 +28,7 @@ use vmdt_rdt::{Endpoint, SessionState};
 use vmdt_seal::identity::SecretIdentity;
 use vmdt_seal::invite::{InviteTerms, Rights};
 use vmdt_seal::session::Local;
-use vmdt_seal::ticket::ServerAddress;
+use vmdt_seal::ticket::{ServerAddress, Ticket};
 use vmdt_testkit::{
     Clock, HostId, LinkConfig, Network, NetworkEvent, SimRng, StreamEnd, StreamEvent,
     StreamEventKind,
@@ -78,6 +78,9 @@ pub struct Host {
     pub replies: BTreeMap<RequestId, Result<Reply, vmdt_control::RequestError>>,
     pub received: Vec<Received>,
     pub done: BTreeMap<MessageId, Result<Receipt, TransferError>>,
+    /// How transfers ended in a life that was killed before that was on disk: they go on in the
+    /// next one, and end there as they did.
+    pub ended_before: BTreeMap<MessageId, Result<Receipt, TransferError>>,
     pub events: Vec<Event>,
     pub puppet: Option<Puppet>,
     /// Lines that were to go to peers of profile 1.0.
@@ -85,6 +88,11 @@ pub struct Host {
     port: u16,
     /// What outlives the process, of a durable node.
     pub disk: Option<Disk>,
+    /// Killed while something was being written, and that was not, or while something was to be
+    /// written next.
+    pub unwritten: bool,
+    /// Killed while something was being written, and that was, which the process did not hear.
+    pub unheard: bool,
 }
 
 /// What `kill -9` leaves.
@@ -141,6 +149,8 @@ pub struct World {
     pub carriage: Carriage,
     /// Every datagram that was sent, from where and where to, where somebody records them.
     pub recorded: Option<Vec<(SocketAddr, SocketAddr, Bytes)>>,
+    /// What lets a node into the sealed cluster.
+    pub ticket: Option<Ticket>,
     /// Somebody lies and signs: otherwise no node may convict another.
     pub convicts: bool,
     pub clock: Clock,
@@ -243,6 +253,8 @@ impl World {
                 disk,
                 config,
                 lives: 0,
+                unwritten: false,
+                unheard: false,
                 alive: true,
                 control: None,
                 dialing: None,
@@ -251,6 +263,7 @@ impl World {
                 replies: BTreeMap::new(),
                 received: Vec::new(),
                 done: BTreeMap::new(),
+                ended_before: BTreeMap::new(),
                 events: Vec::new(),
                 puppet: None,
                 open_lines: 0,
@@ -260,6 +273,7 @@ impl World {
         let mut world = World {
             carriage: Carriage::new(),
             recorded: None,
+            ticket: None,
             convicts: false,
             clock,
             network,
@@ -444,6 +458,7 @@ impl World {
         let ticket = self.with(0, |core, _| {
             core.invite(cluster, &terms, servers, server).unwrap()
         });
+        self.ticket = Some(ticket.clone());
         for i in 1..members {
             let request = self.with(i, |core, now| core.join_sealed(now, &ticket).unwrap());
             let reply = self.reply(i, request);
@@ -790,6 +805,13 @@ impl World {
                     Output::Progress { .. } => {}
                     Output::Done { transfer, result } => {
                         host.sources.remove(&transfer);
+                        if let Some(before) = host.ended_before.remove(&transfer) {
+                            let whole = |end: &Result<Receipt, TransferError>| {
+                                let receipt = end.as_ref().ok()?;
+                                Some((receipt.octets, receipt.digest))
+                            };
+                            assert_eq!(whole(&before), whole(&result), "it ends as it did");
+                        }
                         let again = host.done.insert(transfer, result);
                         assert!(again.is_none(), "a transfer ends once");
                     }
@@ -846,6 +868,8 @@ impl World {
         let written = self.rng.fork_indexed("torn", self.steps).chance(0.5);
         if let Some(disk) = &mut host.disk {
             disk.open.clear();
+            host.unwritten = !host.core.is_settled();
+            host.unheard = written && disk.writing.is_some();
             // what was being written is there or not
             if let Some((_, batch)) = disk.writing.take().filter(|_| written) {
                 let _ = disk.store.commit(&batch.changes);
@@ -874,6 +898,17 @@ impl World {
             host.config.set_prekeys(prekeys.clone());
         }
         host.core = boot(&host.config, seed, host.disk.as_ref(), self.started, now);
+        let ended = std::mem::take(&mut host.done);
+        for (id, end) in ended {
+            let ends_again = host.core.is_sending(id);
+            assert!(!ends_again || host.unwritten, "its end is on disk");
+            let ends = if ends_again {
+                &mut host.ended_before
+            } else {
+                &mut host.done
+            };
+            ends.insert(id, end);
+        }
         host.alive = true;
         host.core.handle_timeout(now);
         self.drain(i);

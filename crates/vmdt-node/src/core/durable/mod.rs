@@ -14,6 +14,7 @@
 //! | a message is delivered at most once | the record that it ended is on disk before the application has it |
 //! | its clusters are there before a server answers | what is known of them is written a second after it changed, and recalled |
 //! | what is sent goes on | nothing is read before the transfer's record is on disk; what is confirmed moves its low mark |
+//! | the end of what is sent is told | at once, and its record goes after that: a crash between has it told once more |
 
 mod arriving;
 mod holding;
