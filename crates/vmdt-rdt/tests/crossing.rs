@@ -31,6 +31,13 @@ fn pair(first_wins: bool, link: &LinkConfig, config: &Config) -> World {
         .unwrap()
 }
 
+/// The waits that the moments in these tests are told by.
+fn config() -> Config {
+    let mut config = Config::default();
+    config.set_connect_retry(200 * MS).unwrap();
+    config
+}
+
 /// Whether what a host sends the other gets lost from now on.
 fn cut(world: &mut World, from: usize, gone: bool) {
     let loss = if gone { 1.0 } else { 0.0 };
@@ -84,7 +91,7 @@ fn send(world: &mut World) {
 
 #[test]
 fn a_lost_ack_leaves_an_address_that_is_not_proven_enough_to_ask_again() {
-    let mut world = pair(true, &link(), &Config::default());
+    let mut world = pair(true, &link(), &config());
     connect_wrongly(&mut world, 0);
     world.connect(1, 0);
     world.send(0, 1, flow(1), vec![7; 10_000]);
@@ -108,7 +115,7 @@ fn a_lost_ack_leaves_an_address_that_is_not_proven_enough_to_ask_again() {
 #[test]
 fn both_come_to_the_session_of_the_smaller_id_when_each_got_an_answer_to_its_own_offer() {
     for (known, first_wins) in [(false, false), (false, true), (true, false), (true, true)] {
-        let mut world = pair(first_wins, &link(), &Config::default());
+        let mut world = pair(first_wins, &link(), &config());
         if known {
             world.introduce();
         }
@@ -133,7 +140,7 @@ fn both_come_to_the_session_of_the_smaller_id_when_each_got_an_answer_to_its_own
 
 #[test]
 fn an_offer_that_crossed_asks_for_the_confirmation_for_as_long_as_that_is_missing() {
-    let mut config = Config::default();
+    let mut config = config();
     config.set_connect_timeout(2 * SEC).unwrap();
     let mut world = pair(true, &link(), &config);
     world.tape = Some(Vec::new());
@@ -155,14 +162,14 @@ fn an_offer_that_crossed_asks_for_the_confirmation_for_as_long_as_that_is_missin
 #[test]
 fn a_peer_that_restarted_while_its_confirmation_was_missing_has_what_was_queued() {
     for first_wins in [true, false] {
-        let mut world = pair(first_wins, &link(), &Config::default());
+        let mut world = pair(first_wins, &link(), &config());
         world.connect(0, 1);
         send(&mut world);
         world.run_for(45 * MS);
         cut(&mut world, 0, true);
         world.run_for(100 * MS);
         assert_eq!(world.hosts[0].connected(), 1);
-        world.restart(1, Config::default());
+        world.restart(1, config());
         world.connect(1, 0);
         world.send(1, 0, flow(2), vec![8; 10_000]);
         world.run_for(SEC);
@@ -174,7 +181,7 @@ fn a_peer_that_restarted_while_its_confirmation_was_missing_has_what_was_queued(
 
 #[test]
 fn an_offer_that_crosses_ends_the_long_waits_of_the_other() {
-    let mut world = pair(true, &link(), &Config::default());
+    let mut world = pair(true, &link(), &config());
     connect_wrongly(&mut world, 0);
     cut(&mut world, 1, true);
     world.connect(1, 0);
