@@ -25,6 +25,7 @@ use vmdt_seal::ticket::Ticket;
 use vmdt_ssms::v2::{Form, Sealer};
 use vmdt_ssms::{Threshold, split_slice};
 use vmdt_testkit::SimRng;
+use vmdt_wire::compact::MAX_COMPACT_LEN;
 use vmdt_wire::segment::{Ack, AckBlock, EcnCounts, Fin, FinKind, Hole, Nak, Syn, SynKind};
 use vmdt_wire::{Flags, FlowId, Header, MessageId, NodeId, Packet, PacketType, Seq, ShareIndex};
 
@@ -86,6 +87,7 @@ pub(crate) fn udp_headers() -> Vec<Vec<u8>> {
         session_window: 8 << 20,
         flow_window: 1 << 20,
         idle_timeout_ms: 30_000,
+        features: 0,
     };
     let mut payloads: Vec<(PacketType, Vec<u8>)> = vec![
         (PacketType::Data, Vec::new()),
@@ -158,6 +160,16 @@ pub(crate) fn udp_headers() -> Vec<Vec<u8>> {
         let mut datagram = Vec::new();
         packet.emit_into(&mut datagram);
         seeds.push(datagram);
+    }
+    for kind in PacketType::ALL {
+        for index in [FlowId::CONTROL, flow(3)] {
+            let mut header = Header::new(kind, node("alice"), node("bob"), index);
+            header.session = 0x0102_0304;
+            let mut compact = [0; MAX_COMPACT_LEN];
+            if let Some(len) = header.emit_compact(&mut compact) {
+                seeds.push([&compact[..len], &[0xaa; 16]].concat());
+            }
+        }
     }
     seeds
 }

@@ -1,10 +1,11 @@
 //! Targets for the byte formats.
 
 use bytes::Bytes;
+use vmdt_wire::compact::{MAX_COMPACT_LEN, session_of};
 use vmdt_wire::segment::{Ack, Fin, Nak, SYN_LEN, Syn};
 use vmdt_wire::{
-    EmitError, Flags, Framing, HEADER_LEN, Line, LineFramer, LineTooLong, Packet, PacketType,
-    checksum,
+    EmitError, Flags, Framing, HEADER_LEN, Header, Line, LineFramer, LineTooLong, NodeId, Packet,
+    PacketType, checksum,
 };
 
 /// Where a share index stands in a datagram; it has several spellings.
@@ -25,7 +26,20 @@ pub fn udp_headers(data: &[u8]) {
         checksum::fill(&mut mended);
         datagram(&mended);
     }
+    compact(data);
     segments(data);
+}
+
+/// A compact header that is read is written the same.
+fn compact(data: &[u8]) {
+    let nobody = NodeId::EMPTY;
+    let Some((header, len)) = Header::parse_compact(data, nobody, nobody) else {
+        return;
+    };
+    let mut emitted = [0; MAX_COMPACT_LEN];
+    assert_eq!(header.emit_compact(&mut emitted), Some(len));
+    assert_eq!(emitted[..len], data[..len]);
+    assert_eq!(session_of(data), Some(header.session));
 }
 
 fn datagram(data: &[u8]) {
@@ -85,7 +99,8 @@ fn syn(payload: &[u8]) {
     let Ok(syn) = Syn::parse(payload) else { return };
     let mut emitted = Vec::new();
     syn.emit_into(&mut emitted);
-    assert_eq!(emitted, payload[..SYN_LEN]);
+    let features = usize::from(payload.get(SYN_LEN).is_some_and(|octet| *octet != 0));
+    assert_eq!(emitted, payload[..SYN_LEN + features]);
     assert_eq!(Syn::parse(&emitted), Ok(syn));
 }
 

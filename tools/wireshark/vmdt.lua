@@ -1,6 +1,6 @@
 -- Wireshark dissector for VMDT: datagrams of both profiles and control lines in both framings.
 -- The formats are those of docs/protocol.md. Datagrams are recognised by their first eight octets
--- on any port; control connections by their first line where Wireshark tries that before the port
+-- on any port, those with compact headers by such a one before them between the same addresses; control connections by their first line where Wireshark tries that before the port
 -- (preference tcp.try_heuristic_first), or by "Decode As".
 --
 -- Use: wireshark -X lua_script:tools/wireshark/vmdt.lua -o tcp.try_heuristic_first:TRUE, or copy it
@@ -244,7 +244,10 @@ local function dissect_payload(kind, range, control_flow, seq, tree, info)
   end
 end
 
+local dissect_compact
+
 function vmdt.dissector(buffer, pinfo, root)
+  if buffer:len() >= 26 and buffer(0, 1):uint() >= 128 then return dissect_compact(buffer, pinfo, root) end
   if buffer:len() < HEADERS then return 0 end
   if buffer(0, 4):string() ~= "VMDT" then return 0 end
   local tree = root:add(vmdt, buffer())
@@ -338,6 +341,68 @@ function vmdt.dissector(buffer, pinfo, root)
   return buffer:len()
 end
 
+-- Compact headers (profile 1.1): session and packet number, a flow where one is named, and what the
+-- type needs.
+function dissect_compact(buffer, pinfo, root)
+  local first = buffer(0, 1):uint()
+  local kind = rshift(band(first, 0x70), 4)
+  local with_flow = band(first, 8) ~= 0
+  local len = 10 + (with_flow and 18 or 0)
+  if kind == 1 then len = len + 2 elseif kind == 2 or kind == 3 then len = len + 4 end
+  if band(first, 7) ~= 0 or not types[kind] or kind == 4 or buffer:len() < len + TAG then return 0 end
+  local tree = root:add(vmdt, buffer())
+  pinfo.cols.protocol = "VMDT"
+  tree:add(f.profile, buffer(0, 1), "1.1 sealed"):set_generated()
+  tree:add(f.type, buffer(0, 1), kind)
+  local flags = buffer(1, 1):uint()
+  local flag_tree = tree:add(f.flags, buffer(1, 1))
+  flag_tree:add(f.flag_final, buffer(1, 1))
+  flag_tree:add(f.flag_retransmit, buffer(1, 1))
+  flag_tree:add(f.flag_phase, buffer(1, 1))
+  tree:add(f.session, buffer(2, 4))
+  tree:add(f.number, buffer(6, 4))
+  local at, flow = 10, "control"
+  if with_flow then
+    local message, index = name(buffer(10, 16)), string.format("%04u", buffer(26, 2):uint())
+    flow = message .. "/" .. index
+    tree:add(f.message, buffer(10, 16), message)
+    tree:add(f.index, buffer(26, 2), index)
+    tree:add(f.flow, buffer(10, 18), flow):set_generated()
+    at = 28
+  end
+  local info = { string.format("%s %s", types[kind], flow) }
+  local sealed = buffer:len() - len - TAG
+  if kind == 1 then
+    tree:add(f.seq, buffer(at, 2))
+    info[#info + 1] = string.format("seq %u, %u octets", buffer(at, 2):uint(), sealed)
+  elseif kind == 2 or kind == 3 then
+    tree:add(f.ack, buffer(at, 2))
+    tree:add(f.window, buffer(at + 2, 2))
+  end
+  info[#info + 1] = string.format("#%u", buffer(6, 4):uint())
+  if band(flags, 1) ~= 0 then info[#info + 1] = "FINAL" end
+  if band(flags, 2) ~= 0 then
+    info[#info + 1] = "again"
+    flag_tree:add_proto_expert_info(e_again)
+  end
+  if sealed > 0 then tree:add(f.sealed, buffer(len, sealed)) end
+  tree:add(f.tag, buffer(len + sealed, TAG))
+  info[#info + 1] = "sealed"
+  pinfo.cols.info = table.concat(info, ", ")
+  return buffer:len()
+end
+
+-- The two ends of a datagram, whichever sent it.
+local function ends(pinfo)
+  local a = tostring(pinfo.src) .. " " .. tostring(pinfo.src_port)
+  local b = tostring(pinfo.dst) .. " " .. tostring(pinfo.dst_port)
+  if a < b then return a .. " " .. b end
+  return b .. " " .. a
+end
+
+-- Between whom datagrams with full headers were seen.
+local pairs_seen = {}
+
 local function is_datagram(buffer)
   if buffer:len() < HEADERS then return false end
   local head = buffer(0, 8):bytes():tohex()
@@ -346,9 +411,13 @@ local function is_datagram(buffer)
 end
 
 vmdt:register_heuristic("udp", function(buffer, pinfo, root)
-  if not is_datagram(buffer) then return false end
-  vmdt.dissector(buffer, pinfo, root)
-  return true
+  if is_datagram(buffer) then
+    pairs_seen[ends(pinfo)] = true
+    vmdt.dissector(buffer, pinfo, root)
+    return true
+  end
+  if buffer:len() < 26 or buffer(0, 1):uint() < 128 or not pairs_seen[ends(pinfo)] then return false end
+  return dissect_compact(buffer, pinfo, root) > 0
 end)
 DissectorTable.get("udp.port"):add_for_decode_as(vmdt)
 

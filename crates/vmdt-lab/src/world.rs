@@ -54,6 +54,11 @@ pub struct PathSpec {
     pub corrupt: f64,
 }
 
+/// A link that carries what the interfaces at its ends do: whole IP packets.
+fn any_size() -> LinkConfig {
+    LinkConfig::new().mtu(usize::from(u16::MAX))
+}
+
 impl PathSpec {
     /// A path with a rate in Mbit/s, a round trip in ms, and independent loss.
     #[must_use]
@@ -93,7 +98,7 @@ impl PathSpec {
     }
 
     fn part(&self, delay: Duration, loss: f64, extras: bool) -> LinkConfig {
-        let mut link = LinkConfig::new().delay(delay).loss(loss);
+        let mut link = any_size().delay(delay).loss(loss);
         if let Some(rate) = self.rate {
             link = link.rate(rate.max(1), self.queue_octets().max(1));
         }
@@ -202,7 +207,7 @@ impl World {
         let idle = SimRng::from_seed(0);
         let mut links = Vec::new();
         for i in 0..paths {
-            let mut link = || fabric.add_link(LinkConfig::new(), &idle);
+            let mut link = || fabric.add_link(any_size(), &idle);
             links.push(PathLinks {
                 forward: link(),
                 backward: link(),
@@ -216,8 +221,8 @@ impl World {
                 fabric.add_route(device_b, at_a, &[path.backward], device_a);
             }
         }
-        let control = fabric.add_link(LinkConfig::new(), &idle);
-        let between = fabric.add_link(LinkConfig::new(), &idle);
+        let control = fabric.add_link(any_size(), &idle);
+        let between = fabric.add_link(any_size(), &idle);
 
         let mut members = vec![
             (Member::Sender, a.clone()),
@@ -320,8 +325,8 @@ impl World {
                 }
             }
             let rtt = specs.first().map_or(Duration::ZERO, |s| s.rtt);
-            reset(self.control, LinkConfig::new().delay(rtt / 4));
-            reset(self.between, LinkConfig::new().delay(rtt / 4));
+            reset(self.control, any_size().delay(rtt / 4));
+            reset(self.between, any_size().delay(rtt / 4));
         });
     }
 

@@ -184,6 +184,52 @@ fn a_sealed_datagram_shows_its_tag_and_nothing_of_its_content() {
 }
 
 #[test]
+fn compact_headers_are_read_between_ends_that_were_seen_before_and_nowhere_else() {
+    if !common::has_tshark() {
+        return;
+    }
+    let mut whole = example();
+    whole[8..24].copy_from_slice(b"@abcdefghijklmno");
+    let session: [u8; 4] = whole[60..64].try_into().unwrap();
+    whole.extend_from_slice(&[0xaa; 16]);
+    let lead = [&[0x98, 0x82], &session[..], &[0, 0, 0, 9]].concat();
+    let flow = [&whole[40..56], &[0, 2, 0, 7]].concat();
+    let compact = [&lead[..], &flow, b"hello", &[0xbb; 16]].concat();
+    let mut reserved = compact.clone();
+    reserved[0] |= 1;
+    let file = capture(
+        "compact.pcap",
+        &[&compact, &whole, &compact, &reserved].map(|d| udp(d)),
+    );
+    let lines = tshark(
+        &file,
+        "vmdt",
+        &[
+            "frame.number",
+            "vmdt.flow",
+            "vmdt.type",
+            "vmdt.seq",
+            "vmdt.number",
+            "vmdt.sealed",
+            "vmdt.tag",
+        ],
+    );
+    let (own, tag) = ("68656c6c6f", "bb".repeat(16));
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert_eq!(lines[1], format!("3;m1/0002;1;7;9;{own};{tag}"));
+
+    let said = inspect(&vmdt(), &file);
+    let heads: Vec<&String> = said.iter().filter(|l| l.starts_with("Data from")).collect();
+    assert_eq!(heads.len(), 2, "{said:#?}");
+    for head in heads {
+        assert!(
+            head.starts_with("Data from @abcdefghijklmno to bob"),
+            "{head}"
+        );
+    }
+}
+
+#[test]
 fn control_lines_are_read_in_both_framings_however_they_are_cut() {
     if !common::has_tshark() {
         return;

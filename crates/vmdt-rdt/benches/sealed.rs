@@ -201,7 +201,7 @@ impl Pair {
                     // To those who flood.
                     continue;
                 }
-                if self.bad.is_empty() {
+                if self.bad.is_empty() && !vmdt_wire::compact::is_compact(&self.buf) {
                     see(&Header::parse(&self.buf).unwrap().header);
                 }
                 self.datagrams += 1;

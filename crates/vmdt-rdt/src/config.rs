@@ -5,13 +5,20 @@ use std::time::Duration;
 
 use vmdt_seal::packet::TAG_LEN;
 use vmdt_seal::session::{Local, Suites};
+use vmdt_wire::segment::Syn;
+use vmdt_wire::{MAX_PAYLOAD, MAX_SEALED_PAYLOAD};
 
 use crate::congestion::{BbrConfig, ControllerFactory};
 use crate::error::ConfigError;
 use crate::first_flight::FirstFlight;
+use crate::path_mtu;
 
 /// Octets of both headers in front of a segment's payload.
 pub(crate) const HEADER_OCTETS: usize = 80;
+
+/// The largest payload of the open profile, and of a sealed datagram.
+const OPEN_PAYLOAD: u16 = MAX_PAYLOAD as u16;
+const SEALED_PAYLOAD: u16 = MAX_SEALED_PAYLOAD as u16;
 
 /// How damage to a datagram on the way is noticed. Both ends must use the same: a datagram
 /// without the protection configured here is dropped.
@@ -83,6 +90,7 @@ pub struct Config {
     pub(crate) max_payload: u16,
     /// Base and ceiling of path MTU discovery.
     pub(crate) mtu_discovery: Option<(u16, u16)>,
+    pub(crate) compact_headers: bool,
     pub(crate) integrity: Integrity,
     /// Who this node is, in profile 1.1.
     pub(crate) sealing: Option<(Local, Suites)>,
@@ -118,6 +126,7 @@ impl Default for Config {
         Self {
             max_payload: 1392,
             mtu_discovery: None,
+            compact_headers: true,
             integrity: Integrity::Crc32,
             sealing: None,
             flow_window: 1 << 20,
@@ -215,19 +224,63 @@ impl Config {
     /// [`dead_after`](Self::set_dead_after), the session ends as unresponsive.
     ///
     /// # Errors
-    /// Unless 256 <= `base` <= `ceiling` <= 1472.
+    /// Unless 256 <= `base` <= 1472 and `base` <= `ceiling` <= 16,296
+    /// ([`MAX_SEALED_PAYLOAD`]; with a ceiling above 1472 a session of the open profile looks for
+    /// 1392).
     pub fn set_mtu_discovery(&mut self, base: u16, ceiling: u16) -> Result<&mut Self, ConfigError> {
         let (mut checked_base, mut checked_ceiling) = (base, ceiling);
-        set("base", &mut checked_base, base, 256, 1472)?;
-        set("ceiling", &mut checked_ceiling, ceiling, base, 1472)?;
+        set("base", &mut checked_base, base, 256, OPEN_PAYLOAD)?;
+        set(
+            "ceiling",
+            &mut checked_ceiling,
+            ceiling,
+            base,
+            SEALED_PAYLOAD,
+        )?;
         self.mtu_discovery = Some((base, ceiling));
         Ok(self)
     }
 
     /// The largest payload taken from a peer, as told in SYN.
     pub(crate) fn accepted_payload(&self) -> u16 {
-        self.mtu_discovery
-            .map_or(self.max_payload, |(_, ceiling)| ceiling)
+        self.mtu_bounds().1
+    }
+
+    /// The payloads that a session begins with and looks for: equal where nothing is looked for.
+    pub(crate) fn mtu_bounds(&self) -> (u16, u16) {
+        let (base, ceiling) = self
+            .mtu_discovery
+            .unwrap_or((self.max_payload, self.max_payload));
+        if self.sealing.is_none() && ceiling > OPEN_PAYLOAD {
+            return (base, base.max(path_mtu::ETHERNET));
+        }
+        (base, ceiling)
+    }
+
+    /// Octets of the datagrams that windows and bursts are counted in at the start of a session:
+    /// the largest that it is likely to send before it has found out more.
+    pub(crate) fn nominal_datagram(&self) -> u64 {
+        let payload = match self.mtu_bounds() {
+            (base, ceiling) if ceiling > OPEN_PAYLOAD => base.max(path_mtu::ETHERNET),
+            (_, ceiling) => ceiling,
+        };
+        u64::from(payload) + HEADER_OCTETS as u64
+    }
+
+    /// Whether sealed datagrams may come, and leave where the peer reads it, with compact headers
+    /// ([`vmdt_wire::compact`]): 30 octets in front of a segment instead of 80. Default true.
+    pub fn set_compact_headers(&mut self, on: bool) -> &mut Self {
+        self.compact_headers = on;
+        self
+    }
+
+    /// What goes into a SYN's features.
+    pub(crate) fn features(&self) -> u8 {
+        if self.sealing.is_some() && self.compact_headers {
+            Syn::COMPACT
+        } else {
+            0
+        }
     }
 
     /// How damage to a datagram is noticed. Default [`Integrity::Crc32`].

@@ -83,6 +83,11 @@ impl DeliveryRate {
         }
     }
 
+    /// Octets delivered since the path began.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
     /// Octets were declared lost.
     pub(crate) fn on_lost(&mut self, octets: u64) {
         self.lost += octets;

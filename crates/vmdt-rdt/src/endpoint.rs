@@ -240,6 +240,7 @@ impl Endpoint {
                 to: entry.address,
                 len: buf.len(),
                 ecn: None,
+                oversized: false,
             });
         }
         while let Some(slot) = self.transmit.pop_front() {
@@ -535,6 +536,19 @@ impl Endpoint {
     /// is over, this does nothing.
     pub fn measure_rate(&mut self, now: Instant, peer: NodeId) {
         let _ = self.with_session(peer, |session| session.measure_rate(now));
+    }
+
+    /// Says that the system refused to send a datagram of `octets` to this address because no
+    /// interface carries it. Path MTU discovery then does not wait for the probe to be missed.
+    pub fn refused(&mut self, now: Instant, to: SocketAddr, octets: usize) {
+        let peers: Vec<NodeId> = self.by_peer.keys().copied().collect();
+        for peer in peers {
+            let _ = self.with_session(peer, |session| {
+                if session.address() == to {
+                    session.on_refused(now, octets);
+                }
+            });
+        }
     }
 
     /// The most octets that a datagram to `peer` can have now; `None` without an established

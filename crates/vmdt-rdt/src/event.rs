@@ -17,6 +17,9 @@ pub struct Transmit {
     /// The mark to put into the IP header. A driver that can't may leave it out: the session
     /// notices and stops marking.
     pub ecn: Option<EcnCodepoint>,
+    /// Larger than the path is known to carry: the system may refuse it, so it must not leave in
+    /// one call with others ([`Endpoint::refused`](crate::Endpoint::refused)).
+    pub oversized: bool,
 }
 
 /// The code of the FIN that ends a session for [`CloseReason::FalseAck`]. Codes from 0xff00 on are

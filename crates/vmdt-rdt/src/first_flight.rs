@@ -6,8 +6,8 @@
 //! several round trips of growth the session sends one flight of a fixed size, paced over one round
 //! trip (Jump Start, draft-liu-tcpm-tcp-jumpstart; the cautions are those of careful resume,
 //! draft-ietf-tsvwg-careful-resume), or at nine tenths of what a [train](crate::train) showed that
-//! the path carries. Only while datagrams wait: flows have much to send, gain little
-//! by it, and begin as their controller says.
+//! the path carries. Only while datagrams wait, or flows where a train has measured the path; other
+//! flows have much to send, gain little by it, and begin as their controller says.
 //!
 //! The controller sees the ACKs and losses of the flight as of any other packets, and is alone again
 //! after one of these:

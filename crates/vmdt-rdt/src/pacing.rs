@@ -35,6 +35,13 @@ impl Pacer {
         }
     }
 
+    /// Sends datagrams of up to `datagram` octets from now on. A burst is that of `nominal` ones
+    /// still, or two of these.
+    pub(crate) fn set_datagram(&mut self, nominal: u64, datagram: u64) {
+        self.datagram = nominal.max(datagram * 2 / BURST_DATAGRAMS);
+        self.capacity = self.capacity.max(BURST_DATAGRAMS * self.datagram);
+    }
+
     /// Sets the rate in octets per second.
     pub(crate) fn set_rate(&mut self, now: Instant, rate: u64) {
         if rate == self.rate {

@@ -3,6 +3,10 @@
 //! The sizes here are those of segments' payloads with their trailer, as the configuration
 //! counts them. Probing needs a driver that forbids fragmentation: a probe that the network
 //! fragments arrives and proves nothing.
+//!
+//! Up to 1,472 octets the largest size is tried first, since most paths carry it, then what lies
+//! between by halves. Beyond, only the sizes of links that exist are tried, upwards, and none
+//! before the session has carried enough to gain from it: jumbo frames and the loopback interface.
 
 use std::time::{Duration, Instant};
 
@@ -12,6 +16,15 @@ const MAX_PROBES: u32 = 3;
 const PRECISION: u16 = 16;
 /// How long a result stands before larger sizes are tried again (PMTU_RAISE_TIMER).
 const RAISE_AFTER: Duration = Duration::from_secs(600);
+/// What fits a link of 1,500 octets under IPv4 and UDP, and less by what IPv6 takes more.
+pub(crate) const ETHERNET: u16 = 1392;
+pub(crate) const ETHERNET_V6: u16 = 1372;
+/// The largest size of the usual search.
+const USUAL: u16 = 1472;
+/// What fits the larger frames of local networks, 8,896 octets at the least, under IPv6 and UDP.
+const JUMBO: u16 = 8768;
+/// Octets acknowledged before sizes beyond the usual are tried.
+const JUMBO_AFTER: u64 = 512 * 1024;
 /// Packets above the base size lost, and none acknowledged, before a black hole is suspected.
 const BLACK_HOLE_LOSSES: u32 = 12;
 
@@ -20,6 +33,8 @@ const BLACK_HOLE_LOSSES: u32 = 12;
 pub(crate) struct PathMtu {
     base: u16,
     ceiling: u16,
+    /// Where the usual search begins and ends.
+    usual: u16,
     /// Largest size confirmed, and largest that may still be possible.
     low: u16,
     high: u16,
@@ -33,11 +48,14 @@ pub(crate) struct PathMtu {
 }
 
 impl PathMtu {
-    /// Sends `base` and looks for up to `ceiling`; equal sizes: there is nothing to find.
-    pub(crate) fn new(now: Instant, base: u16, ceiling: u16) -> Self {
+    /// Sends `base` and looks for up to `ceiling`; equal sizes: there is nothing to find. Where
+    /// the ceiling is beyond the usual, `ethernet` is the largest usual size.
+    pub(crate) fn new(now: Instant, base: u16, ceiling: u16, ethernet: u16) -> Self {
+        let usual = if ceiling > USUAL { ethernet } else { ceiling };
         Self {
             base,
             ceiling: ceiling.max(base),
+            usual: usual.max(base),
             low: base,
             high: ceiling.max(base),
             in_flight: None,
@@ -68,26 +86,47 @@ impl PathMtu {
         payload > usize::from(self.base)
     }
 
-    /// The size to probe now.
-    pub(crate) fn due(&mut self, now: Instant) -> Option<u16> {
+    /// The size to probe now, on a path that has carried so many octets.
+    pub(crate) fn due(&mut self, now: Instant, carried: u64) -> Option<u16> {
         if self.in_flight.is_some() || self.next_at.is_some_and(|at| now < at) {
             return None;
         }
         if self.next_at.take().is_some() {
             self.high = self.ceiling;
         }
-        if self.high < self.low + PRECISION && self.high != self.ceiling || self.high == self.low {
-            if self.low < self.ceiling {
-                self.next_at = Some(now + RAISE_AFTER);
-            }
-            return None;
+        let size = self.candidate();
+        if size.is_none() && self.low < self.ceiling {
+            self.next_at = Some(now + RAISE_AFTER);
         }
-        // The largest first: most paths carry it. Then by halves.
-        Some(if self.high == self.ceiling {
-            self.ceiling
-        } else {
-            self.low + (self.high - self.low).div_ceil(2)
-        })
+        size.filter(|size| *size <= self.usual || carried >= JUMBO_AFTER)
+    }
+
+    /// The next size of the search.
+    fn candidate(&self) -> Option<u16> {
+        if self.low < self.usual {
+            if self.high >= self.usual {
+                return Some(self.usual);
+            }
+            let wide = self.high >= self.low + PRECISION;
+            return wide.then(|| self.low + (self.high - self.low).div_ceil(2));
+        }
+        let larger = [JUMBO, self.ceiling];
+        larger
+            .into_iter()
+            .find(|size| (self.low + 1..=self.high).contains(size))
+    }
+
+    /// The system refuses to send a probe of this size: no interface carries it.
+    pub(crate) fn on_probe_refused(&mut self, size: u16) {
+        if self.in_flight == Some(size) {
+            self.in_flight = None;
+            self.high = (size - 1).max(self.low);
+        }
+    }
+
+    /// The size of the probe that is under way.
+    pub(crate) fn in_flight(&self) -> Option<u16> {
+        self.in_flight
     }
 
     pub(crate) fn on_probe_sent(&mut self, size: u16) {
@@ -157,11 +196,11 @@ mod tests {
     /// Searches a path that carries `limit`; the result and the probes it took.
     fn search(mtu: &mut PathMtu, now: Instant, limit: u16) -> (u16, u32) {
         let mut probes = 0;
-        while let Some(size) = mtu.due(now) {
+        while let Some(size) = mtu.due(now, u64::MAX) {
             probes += 1;
             assert!(probes < 100, "the search does not end");
             mtu.on_probe_sent(size);
-            assert_eq!(mtu.due(now), None, "one probe at a time");
+            assert_eq!(mtu.due(now, u64::MAX), None, "one probe at a time");
             if size <= limit {
                 mtu.on_probe_acked(now, size);
             } else {
@@ -174,14 +213,17 @@ mod tests {
     #[test]
     fn a_path_that_carries_the_ceiling_costs_one_probe() {
         let t = base();
-        assert_eq!(search(&mut PathMtu::new(t, 1120, 1472), t, 1500), (1472, 1));
+        assert_eq!(
+            search(&mut PathMtu::new(t, 1120, 1472, ETHERNET), t, 1500),
+            (1472, 1)
+        );
     }
 
     #[test]
     fn a_smaller_path_is_found_to_sixteen_octets_and_never_exceeded() {
         let t = base();
         for limit in 1120..1472 {
-            let (found, probes) = search(&mut PathMtu::new(t, 1120, 1472), t, limit);
+            let (found, probes) = search(&mut PathMtu::new(t, 1120, 1472, ETHERNET), t, limit);
             assert!(
                 found <= limit && found + PRECISION > limit,
                 "{found} of {limit}"
@@ -191,17 +233,60 @@ mod tests {
     }
 
     #[test]
+    fn beyond_the_usual_only_sizes_of_real_links_are_tried_and_only_upwards() {
+        let t = base();
+        for (limit, found, probes) in [
+            (ETHERNET, ETHERNET, 4),
+            (JUMBO - 1, ETHERNET, 4),
+            (JUMBO, JUMBO, 5),
+            (u16::MAX, 16_296, 3),
+        ] {
+            let mut mtu = PathMtu::new(t, 1152, 16_296, ETHERNET);
+            assert_eq!(search(&mut mtu, t, limit), (found, probes), "{limit}");
+        }
+        let (size, _) = search(&mut PathMtu::new(t, 1152, 16_296, ETHERNET), t, 1300);
+        assert!((1285..=1300).contains(&size), "{size}");
+    }
+
+    #[test]
+    fn jumbo_sizes_wait_until_there_is_something_to_gain() {
+        let t = base();
+        let mut mtu = PathMtu::new(t, 1152, 16_296, ETHERNET);
+        assert_eq!(mtu.due(t, 0), Some(ETHERNET));
+        mtu.on_probe_sent(ETHERNET);
+        mtu.on_probe_acked(t, ETHERNET);
+        assert_eq!(mtu.due(t, JUMBO_AFTER - 1), None);
+        assert_eq!(mtu.due(t, JUMBO_AFTER), Some(JUMBO));
+    }
+
+    #[test]
+    fn a_size_that_the_system_refuses_is_not_tried_again_before_ten_minutes() {
+        let t = base();
+        let mut mtu = PathMtu::new(t, 1392, 16_296, ETHERNET);
+        assert_eq!(mtu.due(t, u64::MAX), Some(JUMBO));
+        mtu.on_probe_sent(JUMBO);
+        mtu.on_probe_refused(1392);
+        assert_eq!(mtu.in_flight(), Some(JUMBO), "another size was meant");
+        mtu.on_probe_refused(JUMBO);
+        assert_eq!((mtu.due(t, u64::MAX), mtu.current()), (None, 1392));
+        assert_eq!(mtu.due(t + RAISE_AFTER, u64::MAX), Some(JUMBO));
+    }
+
+    #[test]
     fn equal_sizes_are_never_probed() {
         let t = base();
-        assert_eq!(search(&mut PathMtu::new(t, 1392, 1392), t, 0), (1392, 0));
+        assert_eq!(
+            search(&mut PathMtu::new(t, 1392, 1392, ETHERNET), t, 0),
+            (1392, 0)
+        );
     }
 
     #[test]
     fn the_search_is_repeated_after_ten_minutes() {
         let t = base();
-        let mut mtu = PathMtu::new(t, 1120, 1472);
+        let mut mtu = PathMtu::new(t, 1120, 1472, ETHERNET);
         let (found, _) = search(&mut mtu, t, 1300);
-        assert_eq!(mtu.due(t + RAISE_AFTER / 2), None);
+        assert_eq!(mtu.due(t + RAISE_AFTER / 2, u64::MAX), None);
         let (later, _) = search(&mut mtu, t + RAISE_AFTER, 1472);
         assert!(found <= 1300 && later == 1472, "{found}, then {later}");
     }
@@ -210,7 +295,7 @@ mod tests {
     fn lost_large_packets_and_silence_about_them_are_a_black_hole() {
         let t = base();
         let patience = Duration::from_millis(100);
-        let mut mtu = PathMtu::new(t, 1120, 1472);
+        let mut mtu = PathMtu::new(t, 1120, 1472, ETHERNET);
         search(&mut mtu, t, 1472);
         for _ in 0..BLACK_HOLE_LOSSES {
             assert!(!mtu.check_black_hole(t + patience, patience));
@@ -226,7 +311,7 @@ mod tests {
     #[test]
     fn an_acknowledged_large_packet_clears_the_suspicion() {
         let t = base();
-        let mut mtu = PathMtu::new(t, 1120, 1472);
+        let mut mtu = PathMtu::new(t, 1120, 1472, ETHERNET);
         search(&mut mtu, t, 1472);
         for _ in 0..100 {
             mtu.on_large_lost();

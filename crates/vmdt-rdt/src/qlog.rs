@@ -225,7 +225,7 @@ impl Log {
         near: u64,
         (datagram, octets): (&[u8], usize),
     ) {
-        let Ok(parsed) = Header::parse(datagram) else {
+        let Ok(parsed) = Header::parse_sealed(datagram) else {
             return;
         };
         let end = HEADER_LEN + usize::from(parsed.payload_len);

@@ -26,6 +26,7 @@ use vmdt_seal::session::{
     Answered, Crossing, HandshakeError, Initiator, Local, MessageType, OfferView, Responder,
     Suites, crossing, message_type,
 };
+use vmdt_wire::compact;
 use vmdt_wire::segment::{Syn, SynKind};
 use vmdt_wire::{FlowId, HEADER_LEN, Header, NodeId, Packet, PacketType};
 
@@ -185,6 +186,7 @@ impl Sealing {
             to,
             len: buf.len(),
             ecn: None,
+            oversized: false,
         })
     }
 }
@@ -218,6 +220,9 @@ pub(crate) fn write_handshake(buf: &mut Vec<u8>, header: &Header, message: &[u8]
 
 /// The session id of what looks like a datagram of this protocol.
 fn session_of(octets: &[u8]) -> Option<u32> {
+    if compact::is_compact(octets) {
+        return compact::session_of(octets);
+    }
     let id = octets.strip_prefix(b"VMDT")?.get(56..60)?;
     Some(u32::from_be_bytes(id.try_into().ok()?))
 }
@@ -257,7 +262,11 @@ impl Endpoint {
             self.stats.unknown_session += 1;
             return;
         }
-        let Ok(parsed) = Header::parse(datagram.octets()) else {
+        if compact::is_compact(datagram.octets()) {
+            self.handle_compact(now, (from, ecn), datagram);
+            return;
+        }
+        let Ok(parsed) = Header::parse_sealed(datagram.octets()) else {
             self.stats.garbage += 1;
             return;
         };
@@ -288,7 +297,8 @@ impl Endpoint {
                     self.stats.unknown_session += 1;
                     return;
                 };
-                (slot, session.unseal(now, header, datagram.into_owned()))
+                let whole = (header, HEADER_LEN);
+                (slot, session.unseal(now, whole, datagram.into_owned()))
             }
             None => match self.begin_by_packet(now, from, header, datagram) {
                 Some((slot, packet)) => (slot, Some(packet)),
@@ -306,6 +316,38 @@ impl Endpoint {
             session.handle(now, (from, ecn), packet, octets, room);
         }
         self.touch(slot);
+    }
+
+    /// Takes one datagram with a compact header: of a session that has begun, or nothing.
+    fn handle_compact(
+        &mut self,
+        now: Instant,
+        (from, ecn): (SocketAddr, Option<EcnCodepoint>),
+        datagram: Arrived,
+    ) {
+        let octets = datagram.octets().len();
+        let local = self.local;
+        let id = compact::session_of(datagram.octets());
+        let slot = id.and_then(|id| self.by_id.get(&id).copied());
+        let session = slot
+            .and_then(|slot| self.slots.get_mut(slot as usize)?.as_mut())
+            .filter(|session| session.state() != SessionState::Connecting);
+        let (Some(slot), Some(session)) = (slot, session) else {
+            self.stats.unknown_session += 1;
+            return;
+        };
+        let header = Header::parse_compact(datagram.octets(), session.peer(), local);
+        let Some(header) = header.filter(|_| self.config.features() & Syn::COMPACT != 0) else {
+            self.stats.garbage += 1;
+            return;
+        };
+        if let Some(packet) = session.unseal(now, header, datagram.into_owned()) {
+            let room = self.room(octets);
+            if let Some(session) = self.session_mut(slot) {
+                session.handle(now, (from, ecn), packet, octets, room);
+            }
+            self.touch(slot);
+        }
     }
 
     fn on_handshake(&mut self, now: Instant, from: SocketAddr, header: &Header, message: &[u8]) {
@@ -626,7 +668,7 @@ impl Endpoint {
         let first = first_number(answer.syn.session.get(), id);
         let number = expand(header.packet_number, first);
         let packet = protection
-            .open(now, number, header, datagram.into_owned())
+            .open(now, number, (header, HEADER_LEN), datagram.into_owned())
             .ok()?;
         let mut answer = sealing.answers.take(id)?;
         let Stage::Packet(protection) = std::mem::replace(&mut answer.stage, Stage::Begun) else {

@@ -365,6 +365,13 @@ impl SentPackets {
         });
     }
 
+    /// The number of the newest packet in flight with this content.
+    pub(crate) fn find(&self, content: Content) -> Option<u64> {
+        let of = |record: &Record| record.status == Status::InFlight && record.content == content;
+        let index = self.records.iter().rposition(of)?;
+        Some(self.base + index as u64)
+    }
+
     /// When the oldest packet behind the largest acknowledged one will count as lost.
     pub(crate) fn loss_time(&self, delay: Duration, detection: LossDetection) -> Option<Instant> {
         if !detection.by_time() {

@@ -111,6 +111,11 @@ impl Train {
         (now < at + LIFETIME).then_some(rate)
     }
 
+    /// Whether the path was measured, lately or not.
+    pub(crate) fn is_rated(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// When [`Train::on_quiet`] is to be told, if the path is quiet since then: after the pause,
     /// so many times.
     pub(crate) fn due_at(

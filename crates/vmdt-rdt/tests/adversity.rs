@@ -232,7 +232,10 @@ fn random_loss_is_no_black_hole() {
 
 #[test]
 fn a_path_that_shrinks_in_mid_transfer_is_noticed_and_ends_cleanly() {
-    let link = LinkConfig::new().delay(10 * MS).rate(20_000_000, 64 << 10);
+    let link = LinkConfig::new()
+        .delay(10 * MS)
+        .rate(20_000_000, 64 << 10)
+        .mtu(1552);
     let mut world = start(9, &discovering(), &link, 8_000_000);
     world.run_for(SEC);
     assert_eq!(stats(&world).max_payload, 1468);

@@ -26,8 +26,8 @@ fn flow() -> FlowId {
 
 /// Octets of a write: 189 segments of 1,388 octets.
 const WHOLE_SEGMENTS: usize = 189 * 1388;
-/// The same of the 1,376 octets that a sealed segment has.
-const WHOLE_SEALED: usize = 189 * 1376;
+/// The same of the 1,426 octets that a sealed segment has.
+const WHOLE_SEALED: usize = 189 * 1426;
 
 /// How datagrams are protected and handed over.
 #[derive(Clone, Copy, PartialEq)]

@@ -57,7 +57,7 @@ fn connect_wrongly(world: &mut World, host: usize) {
 fn messages(world: &World, host: usize, types: [u8; 2]) -> Vec<Bytes> {
     let from = world.hosts[host].address;
     let is_one = |bytes: &Bytes| {
-        let header = Header::parse(bytes).unwrap().header;
+        let header = common::header_of(bytes);
         header.kind == PacketType::Syn && types.contains(&bytes[HEADER_LEN])
     };
     let tape = world.tape.iter().flatten();

@@ -48,6 +48,7 @@ fn offer(from: NodeId, to: NodeId, session: u32) -> Bytes {
         session_window: 1 << 20,
         flow_window: 1 << 20,
         idle_timeout_ms: 30_000,
+        features: 0,
     };
     let mut payload = Vec::new();
     syn.emit_into(&mut payload);

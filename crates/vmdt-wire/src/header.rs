@@ -37,8 +37,12 @@ pub const HEADER_LEN: usize = 80;
 /// Octets of the VMDT header, the first part.
 pub const VMDT_HEADER_LEN: usize = 64;
 
-/// The longest payload that a parser accepts, in octets.
+/// The longest payload that a parser of profile 1.0 accepts, in octets.
 pub const MAX_PAYLOAD: usize = 1_472;
+
+/// The longest payload of a sealed datagram (profile 1.1), its tag included, in octets: four such
+/// datagrams fill the 65,507 octets that one system call can send.
+pub const MAX_SEALED_PAYLOAD: usize = 16_296;
 
 /// The first four octets of every datagram.
 pub const MAGIC: [u8; 4] = *b"VMDT";
@@ -256,7 +260,7 @@ pub struct Header {
 pub struct ParsedHeader {
     /// The fields that say something of their own.
     pub header: Header,
-    /// Octets of payload after the header, at most [`MAX_PAYLOAD`].
+    /// Octets of payload after the header, at most what the parser was told to accept.
     pub payload_len: u16,
     /// The checksum field; without meaning unless [`Flags::CHECKSUM`] is set.
     pub checksum: u16,
@@ -345,6 +349,19 @@ impl Header {
     /// # Errors
     /// Names the first field, in the order of the wire, that is missing or malformed.
     pub fn parse(datagram: &[u8]) -> Result<ParsedHeader, PacketError> {
+        Self::parse_within(datagram, MAX_PAYLOAD)
+    }
+
+    /// As [`parse`](Self::parse), for a sealed datagram: its payload has up to
+    /// [`MAX_SEALED_PAYLOAD`] octets.
+    ///
+    /// # Errors
+    /// As for [`parse`](Self::parse).
+    pub fn parse_sealed(datagram: &[u8]) -> Result<ParsedHeader, PacketError> {
+        Self::parse_within(datagram, MAX_SEALED_PAYLOAD)
+    }
+
+    fn parse_within(datagram: &[u8], max_payload: usize) -> Result<ParsedHeader, PacketError> {
         let (_, raw) = Raw::parse(datagram).map_err(|_| truncated(datagram.len()))?;
         if raw.magic != MAGIC {
             return Err(PacketError::BadMagic { found: raw.magic });
@@ -369,11 +386,11 @@ impl Header {
             offset: TYPE_OFFSET,
             found: raw.kind,
         })?;
-        if usize::from(raw.payload_len) > MAX_PAYLOAD {
+        if usize::from(raw.payload_len) > max_payload {
             return Err(PacketError::PayloadTooLong {
                 offset: PAYLOAD_LEN_OFFSET,
                 found: raw.payload_len,
-                allowed: MAX_PAYLOAD as u16,
+                allowed: u16::try_from(max_payload).unwrap_or(u16::MAX),
             });
         }
         let header = Self {
@@ -398,8 +415,8 @@ impl Header {
     /// Writes the 80 octets, with a checksum field of zero.
     ///
     /// When [`Flags::CHECKSUM`] is set, call [`checksum::fill`](crate::checksum::fill) once the
-    /// payload stands behind the header. `payload_len` is to be at most [`MAX_PAYLOAD`], or no
-    /// parser will accept the datagram. Nothing is allocated.
+    /// payload stands behind the header. `payload_len` is to be at most [`MAX_PAYLOAD`], sealed
+    /// [`MAX_SEALED_PAYLOAD`], or no parser will accept the datagram. Nothing is allocated.
     pub fn emit(&self, payload_len: u16, out: &mut [u8; HEADER_LEN]) {
         out[0..4].copy_from_slice(&MAGIC);
         out[4..8].copy_from_slice(&VERSION);

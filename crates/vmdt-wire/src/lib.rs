@@ -49,6 +49,7 @@
 extern crate alloc;
 
 pub mod checksum;
+pub mod compact;
 pub mod control;
 mod error;
 mod framer;
@@ -72,8 +73,8 @@ pub use self::control::{
 pub use self::error::{IdError, PacketError, SegmentError, ShareIndexError};
 pub use self::framer::{DEFAULT_MAX_LINE, LineFramer, LineTooLong, RELAY_MAX_LINE};
 pub use self::header::{
-    Flags, HEADER_LEN, Header, MAGIC, MAX_PAYLOAD, PacketType, ParsedHeader, VERSION,
-    VMDT_HEADER_LEN,
+    Flags, HEADER_LEN, Header, MAGIC, MAX_PAYLOAD, MAX_SEALED_PAYLOAD, PacketType, ParsedHeader,
+    VERSION, VMDT_HEADER_LEN,
 };
 pub use self::id::{
     ClusterId, FlowId, ID_LEN, MessageId, MessageName, NAME_LEN, NodeId, ShareIndex,

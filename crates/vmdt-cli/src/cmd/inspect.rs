@@ -1,13 +1,15 @@
 //! `vmdt inspect`: what is public about shares, datagrams, captures and control lines.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
 use bytes::Bytes;
 use serde_json::json;
+use vmdt_wire::compact;
 use vmdt_wire::segment::{Ack, Fin, Nak, Syn};
-use vmdt_wire::{HEADER_LEN, Header, Line, Packet, PacketType};
+use vmdt_wire::{HEADER_LEN, Header, Line, NodeId, Packet, PacketType};
 
 use super::capture::{Capture, Found};
 use crate::cli::InspectArgs;
@@ -74,6 +76,11 @@ fn all(from: impl std::io::Read, path: &Path) -> Outcome<Vec<u8>> {
     Ok(octets)
 }
 
+/// Octets of a sealed datagram's tag.
+const TAG: usize = 16;
+/// Octets of the shortest datagram with a compact header.
+const LEAST_COMPACT: usize = 26;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Datagram,
@@ -82,12 +89,69 @@ enum Kind {
     Unknown,
 }
 
+/// Whose the sessions are of which a capture shows the beginning: compact headers name neither end.
+#[derive(Debug, Default)]
+struct Sessions(BTreeMap<u32, [NodeId; 2]>);
+
+/// Sessions that are remembered; the oldest ids are as good as any to forget.
+const MAX_SESSIONS: usize = 65_536;
+
+/// A header, whole or compact.
+struct Lead {
+    header: Header,
+    /// Octets of it.
+    octets: usize,
+    /// Octets of the payload, without a tag.
+    payload: usize,
+}
+
+impl Sessions {
+    /// Notes whose session a datagram with full headers is of.
+    fn note(&mut self, header: &Header) {
+        let (from, to) = (header.source, header.dest);
+        if header.kind == PacketType::Syn && header.packet_number != 0 {
+            self.0.insert(header.packet_number, [to, from]);
+        }
+        if header.session != 0 {
+            self.0.insert(header.session, [from, to]);
+        }
+        while self.0.len() > MAX_SESSIONS {
+            self.0.pop_first();
+        }
+    }
+
+    /// Whether a datagram is one of a session whose beginning was seen.
+    fn know(&self, octets: &[u8]) -> bool {
+        compact::session_of(octets).is_some_and(|id| self.0.contains_key(&id))
+    }
+
+    fn read(&self, octets: &[u8]) -> Result<Lead, String> {
+        if let Some(id) = compact::session_of(octets) {
+            let unknown = [NodeId::EMPTY; 2];
+            let [from, to] = self.0.get(&id).copied().unwrap_or(unknown);
+            let (header, lead) = Header::parse_compact(octets, from, to)
+                .ok_or_else(|| "no compact header".to_owned())?;
+            return Ok(Lead {
+                header,
+                octets: lead,
+                payload: octets.len().saturating_sub(lead + TAG),
+            });
+        }
+        let parsed = Header::parse_sealed(octets).map_err(|error| error.to_string())?;
+        Ok(Lead {
+            header: parsed.header,
+            octets: HEADER_LEN,
+            payload: usize::from(parsed.payload_len),
+        })
+    }
+}
+
 /// What octets are, by how they begin.
 fn kind(head: &[u8]) -> Kind {
     if Capture::begin(head).is_some() {
         return Kind::Capture;
     }
-    if Header::parse(head).is_ok() {
+    if Header::parse_sealed(head).is_ok() {
         return Kind::Datagram;
     }
     let first = head.split(|octet| *octet == b'\n').map(<[u8]>::trim_ascii);
@@ -103,19 +167,22 @@ fn kind(head: &[u8]) -> Kind {
 
 /// False when it is nothing of ours.
 fn tell(octets: &[u8], out: &Out) -> Outcome<bool> {
+    let mut sessions = Sessions::default();
     match kind(octets.get(..PEEK).unwrap_or(octets)) {
         Kind::Unknown => return Ok(false),
-        Kind::Datagram => tell_datagram(octets, out)?,
+        Kind::Datagram => tell_datagram(octets, &mut sessions, out)?,
         Kind::Capture => {
             let mut others = 0u64;
             for packet in Capture::begin(octets).into_iter().flatten() {
                 match packet {
-                    Found::Udp(datagram) if Header::parse(datagram).is_ok() => {
-                        tell_datagram(datagram, out)?;
+                    Found::Udp(datagram)
+                        if Header::parse_sealed(datagram).is_ok() || sessions.know(datagram) =>
+                    {
+                        tell_datagram(datagram, &mut sessions, out)?;
                     }
                     // of control lines those that begin and end in one segment
                     Found::Tcp(octets) if kind(octets) == Kind::Lines => {
-                        tell_lines(octets, out)?;
+                        tell_lines(octets, &mut sessions, out)?;
                     }
                     _ => others += 1,
                 }
@@ -124,26 +191,27 @@ fn tell(octets: &[u8], out: &Out) -> Outcome<bool> {
                 out.say(format!("{others} other packets"));
             }
         }
-        Kind::Lines => tell_lines(octets, out)?,
+        Kind::Lines => tell_lines(octets, &mut sessions, out)?,
     }
     Ok(true)
 }
 
-fn tell_lines(octets: &[u8], out: &Out) -> Outcome<()> {
+fn tell_lines(octets: &[u8], sessions: &mut Sessions, out: &Out) -> Outcome<()> {
     for line in octets.split(|octet| *octet == b'\n') {
         let line = line.trim_ascii();
         if line.is_empty() {
             continue;
         }
         match unhex(line) {
-            Some(datagram) => tell_datagram(&datagram, out)?,
+            Some(datagram) => tell_datagram(&datagram, sessions, out)?,
             None => tell_line(line, out)?,
         }
     }
     Ok(())
 }
 
-/// Hexadecimal digits, perhaps with blanks or colons between, of at least a header.
+/// Hexadecimal digits, perhaps with blanks or colons between, of at least a header: a compact one,
+/// with a tag behind it, is told from others by its first octet.
 fn unhex(text: &[u8]) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .iter()
@@ -151,7 +219,12 @@ fn unhex(text: &[u8]) -> Option<Vec<u8>> {
         .map(u8::to_ascii_lowercase)
         .collect();
     let octets = data_encoding::HEXLOWER.decode(&digits).ok()?;
-    (octets.len() >= HEADER_LEN).then_some(octets)
+    let least = if compact::is_compact(&octets) {
+        LEAST_COMPACT
+    } else {
+        HEADER_LEN
+    };
+    (octets.len() >= least).then_some(octets)
 }
 
 fn tell_line(line: &[u8], out: &Out) -> Outcome<()> {
@@ -174,11 +247,10 @@ fn tell_line(line: &[u8], out: &Out) -> Outcome<()> {
     }
 }
 
-fn tell_datagram(octets: &[u8], out: &Out) -> Outcome<()> {
-    let parsed = match Header::parse(octets) {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            let text = error.to_string();
+fn tell_datagram(octets: &[u8], sessions: &mut Sessions, out: &Out) -> Outcome<()> {
+    let lead = match sessions.read(octets) {
+        Ok(lead) => lead,
+        Err(text) => {
             out.event("datagram", json!({ "octets": octets.len(), "error": text }));
             return out.result(format!(
                 "no datagram of VMDT ({} octets): {text}",
@@ -186,18 +258,31 @@ fn tell_datagram(octets: &[u8], out: &Out) -> Outcome<()> {
             ));
         }
     };
-    let header = parsed.header;
-    let whole = Packet::parse(Bytes::copy_from_slice(octets));
-    let sealed = header.source.is_sealed() || header.dest.is_sealed();
-    let check = match &whole {
-        Ok(_) => "good".to_owned(),
-        Err(error) => error.to_string(),
+    let header = lead.header;
+    let short = lead.octets < HEADER_LEN;
+    if !short {
+        sessions.note(&header);
+    }
+    let sealed = short || header.source.is_sealed() || header.dest.is_sealed();
+    let (check, content, trailer) = if sealed {
+        let behind = octets.get(lead.octets..).unwrap_or_default();
+        let payload = behind.get(..lead.payload);
+        let check = payload.map_or_else(
+            || format!("the payload is cut short: {} octets", behind.len()),
+            |_| "good".to_owned(),
+        );
+        let payload = payload.unwrap_or_default();
+        let trailer = behind.len().saturating_sub(lead.payload);
+        (check, content(header.kind, payload, sealed), trailer)
+    } else {
+        match Packet::parse(Bytes::copy_from_slice(octets)) {
+            Ok(packet) => {
+                let content = content(header.kind, &packet.payload, sealed);
+                ("good".to_owned(), content, packet.trailer.len())
+            }
+            Err(error) => (error.to_string(), String::new(), 0),
+        }
     };
-    let content = whole.as_ref().map_or_else(
-        |_| String::new(),
-        |packet| content(header.kind, &packet.payload, sealed),
-    );
-    let trailer = whole.as_ref().map_or(0, |packet| packet.trailer.len());
     let flow = format!("{} share {}", header.flow.message, header.flow.index);
     out.event(
         "datagram",
@@ -206,7 +291,8 @@ fn tell_datagram(octets: &[u8], out: &Out) -> Outcome<()> {
             "dest": header.dest.as_str(), "message": header.flow.message.to_string(),
             "share": header.flow.index.to_string(), "session": header.session, "seq": header.seq.0,
             "ack": header.ack.0, "flags": header.flags.bits(), "window": header.window,
-            "packet": header.packet_number, "payload": parsed.payload_len, "trailer": trailer,
+            "packet": header.packet_number, "payload": lead.payload, "trailer": trailer,
+            "compact": short,
             "sealed": sealed, "check": check, "content": content,
         }),
     );
@@ -233,7 +319,7 @@ fn tell_datagram(octets: &[u8], out: &Out) -> Outcome<()> {
         format!("  flags    {:?}  window {}", header.flags, header.window),
         format!(
             "  payload  {} octets, {trailer} behind it; {}",
-            parsed.payload_len,
+            lead.payload,
             if check == "good" { content } else { check }
         ),
     ];

@@ -26,7 +26,7 @@ pub fn describe() -> String {
     format!(
         "vmdt-node {}, profile 1.1 (sealed to the receiver, every datagram encrypted, signed \
          manifests), default settings, one message for each message of the workload; bulk content \
-         is one message, 1 GiB over loopback messages of {} MiB, two at a time",
+         is one message, 1 GiB over loopback messages of {} MiB, {AT_ONCE} at a time",
         env!("CARGO_PKG_VERSION"),
         MESSAGE >> 20
     )
@@ -43,9 +43,9 @@ pub(crate) enum Helper {
 /// The largest message of a workload.
 pub(crate) const MAX_MESSAGE: usize = 256 << 20;
 /// Messages that make up more than that.
-pub(crate) const MESSAGE: usize = 64 << 20;
+pub(crate) const MESSAGE: usize = 4 << 20;
 /// How many of those are on their way at once: the next one is ready when one has arrived.
-const AT_ONCE: u32 = 2;
+const AT_ONCE: u32 = 4;
 
 /// Whether nodes speak profile 1.0, which can be read on the way.
 fn is_open(args: &Args) -> bool {

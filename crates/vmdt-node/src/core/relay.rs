@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use vmdt_control::Request;
 use vmdt_rdt::Transmit;
-use vmdt_wire::{MAGIC, Message, NodeId, VERSION};
+use vmdt_wire::{MAGIC, Message, NodeId, VERSION, compact};
 
 use super::Core;
 
@@ -66,9 +66,8 @@ pub(crate) fn is_relayed(address: SocketAddr) -> bool {
 
 /// Whether what came as a line through the server is a datagram.
 pub(crate) fn is_datagram(octets: &[u8]) -> bool {
-    octets
-        .strip_prefix(&MAGIC)
-        .is_some_and(|rest| rest.starts_with(&VERSION))
+    let whole = octets.strip_prefix(&MAGIC);
+    compact::is_compact(octets) || whole.is_some_and(|rest| rest.starts_with(&VERSION))
 }
 
 impl Core {

@@ -33,7 +33,7 @@ use vmdt_testkit::{
     Clock, HostId, LinkConfig, Network, NetworkEvent, SimRng, StreamEnd, StreamEvent,
     StreamEventKind,
 };
-use vmdt_wire::{ClusterOptions, FlowId, Line, LineFramer, Message, Packet, PacketType};
+use vmdt_wire::{ClusterOptions, FlowId, Header, Line, LineFramer, Message, PacketType};
 
 pub const PORT: u16 = 4000;
 pub const SERVER_PORT: u16 = 8080;
@@ -144,9 +144,39 @@ struct ServerHost {
 /// Which shares of which message went from where to where.
 pub type Carriage = BTreeMap<(NodeId, NodeId, MessageId), BTreeSet<u16>>;
 
+/// Reads a header on the way, where `from` sends it: a compact one names neither end, but a session
+/// whose beginning was seen.
+fn header_of(
+    sessions: &mut BTreeMap<u32, NodeId>,
+    octets: &[u8],
+    from: NodeId,
+    at: Option<NodeId>,
+) -> Header {
+    if let Some(id) = vmdt_wire::compact::session_of(octets) {
+        // one that began through the server goes on to where its peer is
+        let known = sessions.get(&id).copied().or(at);
+        let to = known.expect("a session begins with its ids");
+        let (header, _) =
+            Header::parse_compact(octets, from, to).expect("we send what can be read");
+        return header;
+    }
+    let header = Header::parse_sealed(octets)
+        .expect("we send what can be read")
+        .header;
+    if header.kind == PacketType::Syn && header.packet_number != 0 {
+        sessions.insert(header.packet_number, header.source);
+    }
+    if header.session != 0 {
+        sessions.insert(header.session, header.dest);
+    }
+    header
+}
+
 pub struct World {
     /// What a reader of every datagram saw.
     pub carriage: Carriage,
+    /// Whose the session ids are that were seen.
+    sessions: BTreeMap<u32, NodeId>,
     /// Every datagram that was sent, from where and where to, where somebody records them.
     pub recorded: Option<Vec<(SocketAddr, SocketAddr, Bytes)>>,
     /// What lets a node into the sealed cluster.
@@ -272,6 +302,7 @@ impl World {
         }
         let mut world = World {
             carriage: Carriage::new(),
+            sessions: BTreeMap::new(),
             recorded: None,
             ticket: None,
             convicts: false,
@@ -698,6 +729,9 @@ impl World {
     /// Does what a node wants done.
     fn drain(&mut self, i: usize) {
         let now = self.now();
+        let all = self.hosts.iter();
+        let ids: BTreeMap<SocketAddr, NodeId> = all.map(|h| (h.address, h.core.id())).collect();
+        let at = |address: SocketAddr| ids.get(&address).copied();
         let host = &mut self.hosts[i];
         let mut buf = Vec::new();
         loop {
@@ -835,9 +869,8 @@ impl World {
                 quiet = false;
                 assert_eq!(transmit.len, buf.len());
                 let bytes = Bytes::copy_from_slice(&buf);
-                let header = Packet::parse(bytes.clone())
-                    .expect("we send what can be read")
-                    .header;
+                let to = at(transmit.to);
+                let header = header_of(&mut self.sessions, &bytes, host.core.id(), to);
                 if header.kind == PacketType::Data && !header.flow.is_control() {
                     self.carriage
                         .entry((header.source, header.dest, header.flow.message))

@@ -704,6 +704,11 @@ impl Controller for Bbr {
         self.fresh_lost = self.fresh_lost.saturating_sub(octets);
     }
 
+    fn on_datagram_size(&mut self, octets: u64) {
+        self.datagram = octets;
+        self.cwnd = self.cwnd.max(self.minimum());
+    }
+
     fn window(&self) -> u64 {
         self.cwnd
     }

@@ -199,6 +199,21 @@ impl Controller for Cubic {
         }
     }
 
+    #[allow(clippy::cast_precision_loss)]
+    fn on_datagram_size(&mut self, octets: u64) {
+        let ratio = self.datagram as f64 / octets as f64;
+        self.datagram = octets;
+        self.w_max *= ratio;
+        if let Some(before) = &mut self.before {
+            before.w_max *= ratio;
+        }
+        // the curve is in datagrams
+        if ratio != 1.0 {
+            self.epoch = None;
+        }
+        self.window = self.window.max(MINIMUM_DATAGRAMS * octets);
+    }
+
     fn window(&self) -> u64 {
         self.window
     }

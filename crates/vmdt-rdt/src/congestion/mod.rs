@@ -116,6 +116,9 @@ pub trait Controller: Debug + Send {
     /// Octets declared lost have arrived after all, all of the last loss or not.
     fn on_late_arrival(&mut self, _now: Instant, _octets: u64) {}
 
+    /// Datagrams are of up to so many octets from now on. By default nothing changes.
+    fn on_datagram_size(&mut self, _octets: u64) {}
+
     /// Octets that may be in flight.
     fn window(&self) -> u64;
 

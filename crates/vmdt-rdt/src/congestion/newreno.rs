@@ -223,6 +223,11 @@ impl Controller for NewReno {
         }
     }
 
+    fn on_datagram_size(&mut self, octets: u64) {
+        self.datagram = octets;
+        self.window = self.window.max(self.minimum());
+    }
+
     fn window(&self) -> u64 {
         self.window
     }

@@ -16,7 +16,7 @@ pub(crate) use receive::Room;
 pub(crate) use transmit::write_syn;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,12 +40,12 @@ use crate::first_flight::FirstFlight;
 use crate::limiter::{RateLimit, TokenBucket};
 use crate::pacing::Pacer;
 use crate::packet_number::first_number;
-use crate::path_mtu::PathMtu;
+use crate::path_mtu::{self, PathMtu};
 use crate::recv_flows::{RecvFlows, RecvLimits};
 use crate::rtt::RttEstimator;
 use crate::send_flow::Priority;
 use crate::send_flows::{SendFlows, SendLimits};
-use crate::sent::{SentPackets, Settled};
+use crate::sent::{Content, SentPackets, Settled};
 use crate::skip::Skips;
 use crate::state::{SessionState, StateCell, Transition};
 use crate::stats::PathStats;
@@ -139,6 +139,8 @@ pub(crate) struct Session {
     remote_id: u32,
     max_payload: usize,
     mtu: PathMtu,
+    /// The peer reads compact headers.
+    compact: bool,
     /// By when segments larger than the path's payload must be through.
     oversized_until: Option<Instant>,
     idle_timeout: Duration,
@@ -220,10 +222,8 @@ impl Session {
         start: u32,
         state: StateCell,
     ) -> Self {
-        let datagram = u64::from(config.accepted_payload()) + HEADER_OCTETS as u64;
-        let payload = config
-            .mtu_discovery
-            .map_or(config.max_payload, |(base, _)| base);
+        let datagram = config.nominal_datagram();
+        let (payload, _) = config.mtu_bounds();
         Self {
             local,
             peer,
@@ -232,7 +232,8 @@ impl Session {
             local_id,
             remote_id: 0,
             max_payload: usize::from(payload) - config.trailer_octets(),
-            mtu: PathMtu::new(now, payload, payload),
+            mtu: PathMtu::new(now, payload, payload, payload),
+            compact: false,
             oversized_until: None,
             idle_timeout: config.idle_timeout,
             rtt: RttEstimator::new(config.initial_rtt),
@@ -344,6 +345,7 @@ impl Session {
     /// Seals the session from now on.
     pub(crate) fn protect(&mut self, protection: Protection) {
         self.protection = Some(Box::new(protection));
+        self.adopt_payload();
     }
 
     /// Offers by this handshake.
@@ -541,13 +543,8 @@ impl Session {
         let (ours, theirs) = (self.local_id.get(), self.remote_id);
         self.sent.begin(first_number(ours, theirs));
         self.ack.begin(first_number(theirs, ours));
-        let (base, ceiling) = self
-            .config
-            .mtu_discovery
-            .unwrap_or((self.config.max_payload, self.config.max_payload));
-        let theirs = syn.max_payload.max(MIN_PAYLOAD);
-        self.mtu = PathMtu::new(now, base.min(theirs), ceiling.min(theirs));
-        self.adopt_payload();
+        self.compact = syn.features & self.config.features() & Syn::COMPACT != 0;
+        self.search_mtu(now, syn.max_payload.max(MIN_PAYLOAD));
         self.send.set_windows(syn.flow_window, syn.session_window);
         if syn.idle_timeout_ms > 0 {
             let theirs = Duration::from_millis(u64::from(syn.idle_timeout_ms)).max(MIN_IDLE);
@@ -555,10 +552,40 @@ impl Session {
         }
     }
 
+    /// Looks for the largest size that the path carries, of those that the peer takes.
+    pub(crate) fn search_mtu(&mut self, now: Instant, theirs: u16) {
+        let (base, ceiling) = self.config.mtu_bounds();
+        let ethernet = match self.address.ip().to_canonical() {
+            IpAddr::V4(_) => path_mtu::ETHERNET,
+            IpAddr::V6(_) => path_mtu::ETHERNET_V6,
+        };
+        self.mtu = PathMtu::new(now, base.min(theirs), ceiling.min(theirs), ethernet);
+        self.adopt_payload();
+    }
+
     /// Sends segments of the size the path is known to carry from now on.
     fn adopt_payload(&mut self) {
-        let payload = usize::from(self.mtu.current());
-        self.max_payload = payload - self.config.trailer_octets();
+        let datagram = usize::from(self.mtu.current()) + HEADER_OCTETS;
+        self.max_payload = datagram - self.framing();
+        let nominal = self.config.nominal_datagram();
+        let datagram = self.datagram().max(nominal);
+        self.controller.on_datagram_size(datagram);
+        self.pacer.set_datagram(nominal, datagram);
+    }
+
+    /// The system refused to send a datagram of so many octets to where this session sends:
+    /// nothing so large leaves this machine.
+    pub(crate) fn on_refused(&mut self, now: Instant, octets: usize) {
+        let Some(size) = self.mtu.in_flight() else {
+            return;
+        };
+        if usize::from(size) + HEADER_OCTETS != octets {
+            return;
+        }
+        self.mtu.on_probe_refused(size);
+        if let Some(number) = self.sent.find(Content::MtuProbe(size)) {
+            self.declare_lost(now, number);
+        }
     }
 
     /// Our SYN of this kind.
@@ -728,7 +755,7 @@ impl Session {
         if octets > limit {
             return Err(DatagramError::TooLarge { octets, limit });
         }
-        let (framing, target) = (self.framing(), self.datagram_target());
+        let (framing, target) = (self.queued_framing(), self.datagram_target());
         let limit = self.config.datagram_buffer;
         let queue = self.datagrams.get_or_insert_default();
         let first = queue.is_empty();
@@ -942,10 +969,13 @@ impl Session {
         train.due_at(quiet_since, self.rtt.smoothed(), turns)
     }
 
-    /// Whether the first flight is for what waits: datagrams, on a path that was measured. Flows
-    /// begin as their controller says.
+    /// Whether the first flight is for what waits: datagrams, on a path whose round trip was
+    /// measured, and flows where its rate was as well. Otherwise flows begin as their controller
+    /// says.
     fn takes_first_flight(&self) -> bool {
-        self.rtt.has_sample() && self.datagrams_queued() > 0
+        let rated = || self.train.as_ref().is_some_and(|train| train.is_rated());
+        let flows = || self.send.wants_to_send() && rated();
+        self.rtt.has_sample() && (self.datagrams_queued() > 0 || flows())
     }
 }
 
@@ -958,5 +988,6 @@ pub(crate) fn syn_of(config: &Config, session: NonZeroU32, kind: SynKind) -> Syn
         session_window: config.session_window,
         flow_window: config.flow_window,
         idle_timeout_ms: u32::try_from(config.idle_timeout.as_millis()).unwrap_or(u32::MAX),
+        features: config.features(),
     }
 }

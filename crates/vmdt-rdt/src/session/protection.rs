@@ -81,27 +81,40 @@ impl Protection {
         self.keys.seal_datagram(now, number, datagram)
     }
 
-    /// Opens a datagram whose header was read from it. The replay window moves only if it is
-    /// authentic.
+    /// Opens a datagram whose header was read from its first `lead` octets. The replay window
+    /// moves only if it is authentic.
     pub(crate) fn open(
         &mut self,
         now: Instant,
         number: u64,
-        header: Header,
+        (header, lead): (Header, usize),
         mut datagram: BytesMut,
     ) -> Result<Packet, Closed> {
         self.replay.check(number).map_err(|_| Closed::Replayed)?;
-        self.keys
-            .open_datagram(now, number, &mut datagram)
-            .map_err(|_| Closed::Forged)?;
+        let payload = datagram.len().checked_sub(lead + TAG_LEN);
+        let payload = payload.ok_or(Closed::Forged)?;
+        let opened = if lead == HEADER_LEN {
+            self.keys
+                .open_datagram(now, number, &mut datagram)
+                .map(|_| ())
+        } else {
+            let length = u16::try_from(payload).map_err(|_| Closed::Forged)?;
+            let mut whole = [0; HEADER_LEN];
+            header.emit(length, &mut whole);
+            let sealed = datagram.get_mut(lead..).unwrap_or_default();
+            let (sealed, tag) = sealed
+                .split_last_chunk_mut::<TAG_LEN>()
+                .ok_or(Closed::Forged)?;
+            self.keys.open_in_place(now, &whole, number, sealed, tag)
+        };
+        opened.map_err(|_| Closed::Forged)?;
         self.replay.commit(number);
         // the peer has the keys, so it has our last message
         self.confirmation = None;
         self.heard = true;
-        let payload = datagram.len().saturating_sub(HEADER_LEN + TAG_LEN);
         // Cut after freezing: a buffer whose length is its capacity is frozen without allocation.
         let mut octets = datagram.freeze();
-        octets.advance(HEADER_LEN);
+        octets.advance(lead);
         octets.truncate(payload);
         Ok(Packet::new(header, octets))
     }

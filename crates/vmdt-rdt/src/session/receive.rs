@@ -13,7 +13,6 @@ use crate::ecn::EcnCodepoint;
 use crate::event::{CloseReason, Event};
 use crate::pacing::Pacer;
 use crate::packet_number::expand_seq;
-use crate::path_mtu::PathMtu;
 use crate::ranges::Noted;
 use crate::recv_flows::Notice;
 use crate::rtt::RttEstimator;
@@ -32,17 +31,25 @@ pub(crate) struct Room {
 const NAK_LIMIT: usize = 256;
 
 impl Session {
-    /// Opens a sealed datagram. `None`: it is not the peer's, or came before.
+    /// Opens a sealed datagram, of which the first octets are the header: all of it, or its compact
+    /// form. `None`: it is not the peer's, or came before.
     pub(crate) fn unseal(
         &mut self,
         now: Instant,
-        header: Header,
+        (header, lead): (Header, usize),
         datagram: BytesMut,
     ) -> Option<Packet> {
         let number = self.ack.expand(header.packet_number);
         let protection = self.protection.as_mut()?;
-        match protection.open(now, number, header, datagram) {
-            Ok(packet) => Some(packet),
+        let unheard = protection.unheard_since().is_some();
+        match protection.open(now, number, (header, lead), datagram) {
+            Ok(packet) => {
+                if unheard {
+                    // headers may be compact now
+                    self.adopt_payload();
+                }
+                Some(packet)
+            }
             Err(Closed::Replayed) => {
                 self.stats.duplicates += 1;
                 None
@@ -347,16 +354,14 @@ impl Session {
     }
 
     fn forget_path(&mut self, now: Instant) {
-        let datagram = self.datagram();
+        let datagram = self.config.nominal_datagram();
         self.controller = self.config.congestion.build(now, datagram);
         self.first_flight = self.config.new_flight(datagram);
         self.train = None;
         self.pacer = Pacer::new(datagram);
-        if let Some((base, ceiling)) = self.config.mtu_discovery {
+        if self.config.mtu_discovery.is_some() {
             // What the old path carried the new one may not; the peer's bound stays.
-            let ceiling = ceiling.min(self.mtu.ceiling());
-            self.mtu = PathMtu::new(now, base.min(ceiling), ceiling);
-            self.adopt_payload();
+            self.search_mtu(now, self.mtu.ceiling());
         }
         self.update_pacing(now);
         self.pto_count = 0;

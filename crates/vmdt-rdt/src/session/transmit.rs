@@ -5,9 +5,11 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use vmdt_seal::packet::TAG_LEN;
+use vmdt_wire::compact::{MAX_COMPACT_LEN, compact_len};
 use vmdt_wire::segment::{Ack, EcnCounts, FLOW_WINDOW_UNIT, Fin, Nak, Syn, SynKind};
 use vmdt_wire::{Flags, FlowId, HEADER_LEN, Header, NodeId, PacketType, Seq, checksum};
 
+use super::protection::Protection;
 use super::{FIN_FIXED, Session};
 use crate::config::Integrity;
 use crate::event::{CloseReason, Event, Transmit};
@@ -18,6 +20,8 @@ use crate::send_flows::SegmentRef;
 use crate::sent::Content;
 use crate::state::SessionState;
 
+/// Where the flags stand in a header.
+const FLAGS_OFFSET: usize = 69;
 /// Octets of an ACK with one range, and of each further one.
 const ACK_FIXED: usize = 20;
 const ACK_BLOCK: usize = 8;
@@ -60,6 +64,23 @@ fn write_datagram(
             let crc = crc32fast::hash(buf);
             buf.extend_from_slice(&crc.to_be_bytes());
         }
+    }
+}
+
+/// Puts the compact form of its header in front of a sealed datagram, if it has one.
+fn shorten(buf: &mut Vec<u8>, mut header: Header) {
+    // sealing may have set the key phase
+    if let Some(sealed) = buf.get(FLAGS_OFFSET) {
+        header.flags = Flags::from_bits(*sealed);
+    }
+    let mut compact = [0; MAX_COMPACT_LEN];
+    if let Some(len) = header.emit_compact(&mut compact)
+        && let Some(compact) = compact.get(..len)
+        && let Some(space) = buf.get_mut(HEADER_LEN - len..HEADER_LEN)
+    {
+        space.copy_from_slice(compact);
+        buf.copy_within(HEADER_LEN - len.., 0);
+        buf.truncate(buf.len() - (HEADER_LEN - len));
     }
 }
 
@@ -125,6 +146,7 @@ impl Session {
             to,
             len: buf.len(),
             ecn,
+            oversized: buf.len() as u64 > self.datagram(),
         })
     }
 
@@ -299,7 +321,36 @@ impl Session {
         payload: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
         write_datagram(buf, self.plain_integrity(), header, payload);
-        self.guard(now, buf, number)
+        self.seal_up(now, buf, (header, number))
+    }
+
+    /// Seals what stands in `buf` behind this header, and shortens the header where the peer reads
+    /// that; false when the session has ended instead.
+    fn seal_up(
+        &mut self,
+        now: Instant,
+        buf: &mut Vec<u8>,
+        (header, number): (Header, u64),
+    ) -> bool {
+        let sealed = self.guard(now, buf, number);
+        if sealed && self.speaks_compact() {
+            shorten(buf, header);
+        }
+        sealed
+    }
+
+    /// Whether headers leave in their compact form: the peer reads it, and is known to have the
+    /// session.
+    pub(super) fn speaks_compact(&self) -> bool {
+        let heard = |protection: &Protection| protection.unheard_since().is_none();
+        self.compact && self.protection.as_deref().is_some_and(heard)
+    }
+
+    /// Octets in front of the payload of a packet.
+    fn lead(&self, kind: PacketType, with_flow: bool) -> usize {
+        compact_len(kind, with_flow)
+            .filter(|_| self.speaks_compact())
+            .unwrap_or(HEADER_LEN)
     }
 
     /// How a datagram is protected before it is sealed, if it is.
@@ -326,8 +377,18 @@ impl Session {
         sealed
     }
 
-    /// Octets of a datagram around a payload.
+    /// Octets of a datagram around the payload of a segment.
     pub(super) fn framing(&self) -> usize {
+        self.framing_of(PacketType::Data, true)
+    }
+
+    /// Octets of a datagram around a payload of this type.
+    pub(super) fn framing_of(&self, kind: PacketType, with_flow: bool) -> usize {
+        self.lead(kind, with_flow) + self.config.trailer_octets()
+    }
+
+    /// Octets around a datagram that waits, whatever header it will leave with.
+    pub(super) fn queued_framing(&self) -> usize {
         HEADER_LEN + self.config.trailer_octets()
     }
 
@@ -361,7 +422,7 @@ impl Session {
         write_datagram(buf, self.plain_integrity(), header, |out| {
             Ack::emit_ranges(out, delay, session, self.ack.ranges().take(fit), ecn);
         });
-        self.guard(now, buf, number)
+        self.seal_up(now, buf, (header, number))
     }
 
     fn send_nak(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
@@ -452,7 +513,8 @@ impl Session {
                 .as_ref()
                 .is_some_and(|queue| !queue.is_empty())
             || self.send.any_lost()
-            || self.send.wants_to_send();
+            || self.send.wants_to_send()
+            || self.is_mtu_probe_due(now);
         if !waiting {
             self.note_app_limited();
             self.arm_persist(now);
@@ -526,8 +588,10 @@ impl Session {
         }
         let in_flight = self.sent.in_flight();
         self.controller.on_sent(now, u64::from(octets), in_flight);
-        let datagram = content == Content::Datagram;
-        self.first_flight.on_sent(now, in_flight, datagram);
+        if !matches!(content, Content::MtuProbe(_)) {
+            let datagram = content == Content::Datagram;
+            self.first_flight.on_sent(now, in_flight, datagram);
+        }
         number
     }
 
@@ -540,7 +604,7 @@ impl Session {
             let fin = Fin::new(notice.kind, notice.code, "");
             let number = self.track(
                 now,
-                self.framing() + FIN_FIXED,
+                self.framing_of(PacketType::Fin, flow != FlowId::CONTROL) + FIN_FIXED,
                 Content::Notice(notice_number),
             );
             let header = self.header(PacketType::Fin, flow, number);
@@ -557,17 +621,22 @@ impl Session {
         true
     }
 
+    fn is_mtu_probe_due(&mut self, now: Instant) -> bool {
+        self.unproven.is_none() && self.mtu.due(now, self.delivery.delivered()).is_some()
+    }
+
     /// Asks the path for a larger size, while there is something to gain from it.
     fn send_mtu_probe(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
         if self.unproven.is_some() {
             return false;
         }
-        let Some(size) = self.mtu.due(now) else {
+        let Some(size) = self.mtu.due(now, self.delivery.delivered()) else {
             return false;
         };
         self.mtu.on_probe_sent(size);
-        let padding = usize::from(size) - self.config.trailer_octets();
-        let number = self.track(now, self.framing() + padding, Content::MtuProbe(size));
+        let framing = self.framing_of(PacketType::Heartbeat, false);
+        let padding = (usize::from(size) + HEADER_LEN).saturating_sub(framing);
+        let number = self.track(now, framing + padding, Content::MtuProbe(size));
         let header = self.header(PacketType::Heartbeat, FlowId::CONTROL, number);
         let fill = |out: &mut Vec<u8>| out.resize(out.len() + padding, 0);
         self.put(now, buf, (header, number), fill)
@@ -588,15 +657,17 @@ impl Session {
         if let Some(train) = &mut self.train {
             train.on_sent(now, self.rtt.min());
         }
-        let padding = self.max_payload;
-        let number = self.track(now, self.framing() + padding, Content::Train);
+        let framing = self.framing_of(PacketType::Heartbeat, false);
+        let padding = (self.max_payload + self.framing()).saturating_sub(framing);
+        let number = self.track(now, framing + padding, Content::Train);
         let header = self.header(PacketType::Heartbeat, FlowId::CONTROL, number);
         let fill = |out: &mut Vec<u8>| out.resize(out.len() + padding, 0);
         self.put(now, buf, (header, number), fill)
     }
 
     fn write_heartbeat(&mut self, now: Instant, buf: &mut Vec<u8>, flow: FlowId) {
-        let number = self.track(now, self.framing(), Content::Heartbeat);
+        let framing = self.framing_of(PacketType::Heartbeat, flow != FlowId::CONTROL);
+        let number = self.track(now, framing, Content::Heartbeat);
         let header = self.header(PacketType::Heartbeat, flow, number);
         let _ = self.put(now, buf, (header, number), |_| {});
     }
@@ -616,12 +687,12 @@ impl Session {
 
     /// Sends the oldest datagram that fits.
     fn send_queued_datagram(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
-        let (framing, target) = (self.framing(), self.datagram_target());
+        let (queued, target) = (self.queued_framing(), self.datagram_target());
         let Some(queue) = &mut self.datagrams else {
             return false;
         };
         let mut next = None;
-        while let Some(payload) = queue.pop(framing) {
+        while let Some(payload) = queue.pop(queued) {
             if payload.len() <= self.max_payload {
                 next = Some(payload);
                 break;
@@ -636,6 +707,7 @@ impl Session {
             return false;
         };
         self.stats.datagrams_sent += 1;
+        let framing = self.framing_of(PacketType::Datagram, false);
         let number = self.track(now, framing + payload.len(), Content::Datagram);
         let header = self.header(PacketType::Datagram, FlowId::CONTROL, number);
         let fill = |out: &mut Vec<u8>| out.extend_from_slice(&payload);
@@ -715,7 +787,8 @@ impl Session {
             generation: segment.generation,
             seq: segment.seq,
         };
-        let number = self.track(now, self.framing() + outgoing.data.len(), content);
+        let framing = self.framing_of(PacketType::Data, flow != FlowId::CONTROL);
+        let number = self.track(now, framing + outgoing.data.len(), content);
         let mut header = self.header(PacketType::Data, flow, number);
         header.seq = Seq(truncate_seq(outgoing.seq));
         header.flags |= flags;

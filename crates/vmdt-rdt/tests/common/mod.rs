@@ -14,7 +14,7 @@ use vmdt_rdt::vmdt_seal::identity::SecretIdentity;
 use vmdt_rdt::vmdt_seal::session::Local;
 use vmdt_rdt::{CloseReason, Config, Endpoint, Event, WriteError};
 use vmdt_testkit::{Clock, Link, LinkConfig, SimRng, TraceHash};
-use vmdt_wire::{FlowId, MessageId, NodeId, ShareIndex};
+use vmdt_wire::{FlowId, Header, MessageId, NodeId, ShareIndex, compact};
 
 pub const MS: Duration = Duration::from_millis(1);
 pub const SEC: Duration = Duration::from_secs(1);
@@ -540,4 +540,13 @@ impl Host {
         }
         acted
     }
+}
+
+/// The header of a datagram, whole or compact; a compact one names neither end.
+pub fn header_of(octets: &[u8]) -> Header {
+    if compact::is_compact(octets) {
+        let nobody = NodeId::EMPTY;
+        return Header::parse_compact(octets, nobody, nobody).unwrap().0;
+    }
+    Header::parse_sealed(octets).unwrap().header
 }

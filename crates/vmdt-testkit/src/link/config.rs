@@ -20,10 +20,10 @@ use crate::SimRng;
 ///     .loss(0.01)
 ///     .burst_loss(BurstLoss::new(0.002, 0.25))
 ///     .rate(16_000_000, 64 * 1024)
-///     .mtu(1_472);
+///     .mtu(1_464);
 /// assert_eq!(dsl.transmission_time(1_000), Duration::from_micros(500));
 /// ```
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LinkConfig {
     pub(super) delay: Duration,
     pub(super) jitter: Duration,
@@ -34,14 +34,34 @@ pub struct LinkConfig {
     pub(super) reorder_by: Duration,
     pub(super) corrupt: f64,
     pub(super) rate: Option<Rate>,
-    pub(super) mtu: Option<usize>,
+    pub(super) mtu: usize,
 }
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self {
+            delay: Duration::ZERO,
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            burst: None,
+            duplicate: 0.0,
+            reorder: 0.0,
+            reorder_by: Duration::ZERO,
+            corrupt: 0.0,
+            rate: None,
+            mtu: ETHERNET,
+        }
+    }
+}
+
+/// The largest datagram that a link of 1,500 octets carries, under IPv4 and UDP.
+const ETHERNET: usize = 1_472;
 
 /// The longest delay, jitter or reordering a setter takes: one hour.
 const MAX_DELAY: Duration = Duration::from_secs(3_600);
 
 impl LinkConfig {
-    /// A perfect link.
+    /// A link that carries every datagram of up to 1,472 octets at once.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -143,7 +163,8 @@ impl LinkConfig {
         self
     }
 
-    /// The largest datagram that passes, in octets. Default no limit.
+    /// The largest datagram that passes, in octets. Default 1,472: Ethernet's 1,500 less the headers
+    /// of IPv4 and UDP.
     ///
     /// # Panics
     /// When 0.
@@ -151,7 +172,7 @@ impl LinkConfig {
     #[must_use]
     pub fn mtu(mut self, octets: usize) -> Self {
         assert!(octets > 0, "mtu: 0 octets pass nothing");
-        self.mtu = Some(octets);
+        self.mtu = octets;
         self
     }
 

@@ -163,7 +163,7 @@ impl Link {
 
     /// When the datagram leaves the bottleneck; `None` when it does not.
     fn pass_bottleneck(&mut self, now: Instant, len: usize) -> Option<Instant> {
-        if self.config.mtu.is_some_and(|mtu| len > mtu) {
+        if len > self.config.mtu {
             self.stats.oversized += 1;
             return None;
         }

@@ -6,7 +6,8 @@ use core::num::NonZeroU32;
 use super::{FORMAT, Fields};
 use crate::error::SegmentError;
 
-/// Octets of a SYN payload that are read; more may follow and are ignored.
+/// Octets that every SYN payload has; one more is read where it is there, and others that follow
+/// are ignored.
 pub const SYN_LEN: usize = 24;
 
 /// Which half of the handshake a SYN is.
@@ -33,6 +34,7 @@ pub enum SynKind {
 /// | 12 | 4 | session window, octets |
 /// | 16 | 4 | flow window, octets |
 /// | 20 | 4 | idle timeout, milliseconds |
+/// | 24 | 1 | what its sender reads beyond profile 1.0, [`Syn::COMPACT`]; may be left out when 0 |
 ///
 /// Later octets are ignored, so that a later version may add fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,9 +53,14 @@ pub struct Syn {
     pub flow_window: u32,
     /// Silence after which its sender forgets the session, in milliseconds.
     pub idle_timeout_ms: u32,
+    /// What its sender reads beyond profile 1.0; unknown bits are carried.
+    pub features: u8,
 }
 
 impl Syn {
+    /// In [`features`](Self::features): compact headers ([`compact`](crate::compact)).
+    pub const COMPACT: u8 = 1;
+
     /// Reads a SYN's payload.
     ///
     /// # Errors
@@ -82,6 +89,7 @@ impl Syn {
             session_window: fields.u32("session window")?,
             flow_window: fields.u32("flow window")?,
             idle_timeout_ms: fields.u32("idle timeout")?,
+            features: fields.u8("features").unwrap_or(0),
         })
     }
 
@@ -102,6 +110,9 @@ impl Syn {
             self.idle_timeout_ms,
         ] {
             out.extend_from_slice(&number.to_be_bytes());
+        }
+        if self.features != 0 {
+            out.push(self.features);
         }
     }
 }

@@ -43,6 +43,7 @@ fn offer() -> Syn {
         session_window: 0x10_0000,
         flow_window: 0x4_0000,
         idle_timeout_ms: 30_000,
+        features: 0,
     }
 }
 
@@ -67,9 +68,21 @@ fn golden_syn_accept() {
 }
 
 #[test]
+fn a_syn_says_what_its_sender_reads_beyond_the_first_profile() {
+    let compact = Syn {
+        features: Syn::COMPACT,
+        ..offer()
+    };
+    let octets = [&OFFER[..], &[1]].concat();
+    assert_eq!(emitted!(compact), octets);
+    assert_eq!(Syn::parse(&octets), Ok(compact));
+    assert_eq!(Syn::parse(&octets[..SYN_LEN]), Ok(offer()), "left out");
+}
+
+#[test]
 fn syn_ignores_what_a_later_version_may_add() {
     let mut octets = OFFER.to_vec();
-    octets.extend_from_slice(b"more");
+    octets.extend_from_slice(b"\0more");
     assert_eq!(Syn::parse(&octets), Ok(offer()));
 }
 
@@ -417,6 +430,7 @@ proptest! {
         session in 1_u32..,
         echo: Option<u32>,
         windows: (u32, u32, u32),
+        features: u8,
     ) {
         let kind = echo
             .and_then(NonZeroU32::new)
@@ -428,6 +442,7 @@ proptest! {
             session_window: windows.0,
             flow_window: windows.1,
             idle_timeout_ms: windows.2,
+            features,
         };
         prop_assert_eq!(Syn::parse(&emitted!(syn)), Ok(syn));
     }
@@ -487,7 +502,8 @@ proptest! {
         let mut octets = vec![format, kind];
         octets.extend(rest);
         if let Ok(syn) = Syn::parse(&octets) {
-            prop_assert_eq!(emitted!(syn), &octets[..SYN_LEN]);
+            let features = usize::from(octets.get(SYN_LEN).is_some_and(|octet| *octet != 0));
+            prop_assert_eq!(emitted!(syn), &octets[..SYN_LEN + features]);
         }
         prop_assert_eq!(Ack::parse(&octets).is_ok(), AckView::parse(&octets).is_ok());
         if let Ok(ack) = Ack::parse(&octets) {
