@@ -424,22 +424,29 @@ impl State {
             self.on_output(output);
         }
         if self.socket.is_blocked() {
-            self.socket.send();
+            self.send();
             if self.socket.is_blocked() {
                 return false;
             }
         }
         for _ in 0..SEND_BATCH {
             let Some(transmit) = self.core.poll_transmit(now(), &mut self.buffer) else {
-                self.socket.send();
+                self.send();
                 return false;
             };
             if !self.loss.drops() {
-                self.socket.queue(transmit.to, transmit.ecn, &self.buffer);
+                self.socket.queue(&transmit, &self.buffer);
             }
         }
-        self.socket.send();
+        self.send();
         true
+    }
+
+    /// Writes what is queued.
+    fn send(&mut self) {
+        let core = &mut self.core;
+        self.socket
+            .send(|to, octets| core.datagram_refused(now(), to, octets));
     }
 
     fn on_output(&mut self, output: Output) {

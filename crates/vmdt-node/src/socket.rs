@@ -16,7 +16,7 @@ const BUFFERS: usize = 8;
 /// Octets of one of them: the most a coalesced datagram can have.
 const BUFFER: usize = 65_536;
 /// Octets of datagrams to one address that are written at once.
-const MAX_BATCH: usize = 60_000;
+const MAX_BATCH: usize = 65_507;
 /// Socket buffers asked of the system, in octets.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
@@ -35,6 +35,15 @@ struct Batch {
     closed: bool,
     octets: Vec<u8>,
 }
+
+/// How the system says that a datagram is too large: EMSGSIZE, WSAEMSGSIZE.
+const TOO_LARGE: i32 = if cfg!(windows) {
+    10_040
+} else if cfg!(any(target_os = "linux", target_os = "android")) {
+    90
+} else {
+    40
+};
 
 /// A UDP socket with what is to leave by it.
 pub(crate) struct Socket {
@@ -116,9 +125,10 @@ impl Socket {
         !self.batches.is_empty()
     }
 
-    /// Queues a datagram; it leaves with the next [`send`](Self::send), or at once when a batch
-    /// is full.
-    pub(crate) fn queue(&mut self, to: SocketAddr, ecn: Option<EcnCodepoint>, datagram: &[u8]) {
+    /// Queues a datagram; it leaves with the next [`send`](Self::send), with others unless it is
+    /// to leave alone.
+    pub(crate) fn queue(&mut self, transmit: &vmdt_rdt::Transmit, datagram: &[u8]) {
+        let (to, ecn, alone) = (transmit.to, transmit.ecn, transmit.oversized);
         let most = self.state.max_gso_segments();
         let fits = self
             .batches
@@ -126,7 +136,8 @@ impl Socket {
             .rev()
             .find(|b| b.to == to)
             .filter(|b| {
-                !b.closed
+                !alone
+                    && !b.closed
                     && b.ecn == ecn
                     && b.count < most
                     && datagram.len() <= b.segment
@@ -147,15 +158,16 @@ impl Socket {
                     ecn,
                     segment,
                     count: 1,
-                    closed: false,
+                    closed: alone,
                     octets,
                 });
             }
         }
     }
 
-    /// Writes what is queued, as far as there is room.
-    pub(crate) fn send(&mut self) {
+    /// Writes what is queued, as far as there is room. Where a datagram is larger than any
+    /// interface carries, `refused` is told where to and how large.
+    pub(crate) fn send(&mut self, mut refused: impl FnMut(SocketAddr, usize)) {
         let mut done = 0;
         for batch in &self.batches {
             let transmit = Transmit {
@@ -173,7 +185,13 @@ impl Socket {
             match result {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 // a datagram may be lost; an address that can't be reached shows as silence
-                Ok(()) | Err(_) => done += 1,
+                Ok(()) => done += 1,
+                Err(e) => {
+                    if batch.count == 1 && e.raw_os_error() == Some(TOO_LARGE) {
+                        refused(batch.to, batch.octets.len());
+                    }
+                    done += 1;
+                }
             }
         }
         for batch in self.batches.drain(..done) {
@@ -194,6 +212,40 @@ mod tests {
         Socket::new(UdpSocket::bind("127.0.0.1:0").await.unwrap()).unwrap()
     }
 
+    fn to(to: SocketAddr, ecn: Option<EcnCodepoint>) -> vmdt_rdt::Transmit {
+        vmdt_rdt::Transmit {
+            to,
+            len: 0,
+            ecn,
+            oversized: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_no_interface_carries_is_told_and_takes_nothing_else_with_it() {
+        let (mut a, mut b) = (socket().await, socket().await);
+        let to_b = to(b.local_addr().unwrap(), None);
+        let oversized = vmdt_rdt::Transmit {
+            oversized: true,
+            ..to_b
+        };
+        a.queue(&to_b, &[1; 1_000]);
+        a.queue(&oversized, &[2; 65_508]);
+        a.queue(&to_b, &[3; 900]);
+        a.queue(&oversized, &[4; 1_200]);
+        a.io().writable().await.unwrap();
+        let mut refused = Vec::new();
+        a.send(|to, octets| refused.push((to, octets)));
+        assert_eq!(refused, [(to_b.to, 65_508)]);
+        let mut got = Vec::new();
+        while got.len() < 3 {
+            b.io().readable().await.unwrap();
+            b.receive(&mut got);
+        }
+        let lens: Vec<usize> = got.iter().map(|(_, _, d)| d.len()).collect();
+        assert_eq!(lens, [1_000, 900, 1_200]);
+    }
+
     #[tokio::test]
     async fn datagrams_arrive_one_by_one_in_order_whatever_left_together() {
         let (mut a, mut b, mut c) = (socket().await, socket().await, socket().await);
@@ -208,8 +260,8 @@ mod tests {
             let mut datagram = vec![i as u8; len];
             datagram[0] = (i >> 8) as u8;
             let ecn = (i < 75).then_some(EcnCodepoint::Ect0);
-            a.queue(to_b, ecn, &datagram);
-            a.queue(to_c, ecn, &datagram);
+            a.queue(&to(to_b, ecn), &datagram);
+            a.queue(&to(to_c, ecn), &datagram);
             sent.push(datagram);
         }
         let fewer = a.batches.len() < 100;
@@ -224,7 +276,7 @@ mod tests {
             while got.len() < sent.len() {
                 if a.is_blocked() {
                     a.io().writable().await.unwrap();
-                    a.send();
+                    a.send(|_, _| panic!("nothing is too large"));
                 }
                 socket.io().readable().await.unwrap();
                 socket.receive(&mut got);
@@ -253,10 +305,11 @@ mod tests {
     #[tokio::test]
     async fn an_empty_datagram_is_one_datagram() {
         let (mut a, mut b) = (socket().await, socket().await);
-        a.queue(b.local_addr().unwrap(), None, b"");
-        a.queue(b.local_addr().unwrap(), None, b"x");
+        let to_b = to(b.local_addr().unwrap(), None);
+        a.queue(&to_b, b"");
+        a.queue(&to_b, b"x");
         a.io().writable().await.unwrap();
-        a.send();
+        a.send(|_, _| panic!("nothing is too large"));
         let mut got = Vec::new();
         while got.len() < 2 {
             b.io().readable().await.unwrap();

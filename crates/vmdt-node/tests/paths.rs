@@ -184,7 +184,7 @@ fn many_small_messages_at_once_lose_no_round_trip_to_six_percent_loss() {
 #[test]
 fn three_paths_carry_more_than_any_two_of_them() {
     // of three seeds the median, and whatever the seed is
-    let cases = [(0.0, 0.85, 0.85), (0.01, 0.83, 0.82), (0.06, 0.77, 0.7)];
+    let cases = [(0.0, 0.89, 0.89), (0.01, 0.86, 0.85), (0.06, 0.81, 0.75)];
     let mut rates: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     let numbered = || cases.into_iter().enumerate();
     for (seed, (case, (loss, _, least))) in (1..4).flat_map(|s| numbered().map(move |c| (s, c))) {
@@ -262,8 +262,8 @@ fn when_a_path_dies_the_others_go_on_within_a_few_round_trips() {
     let mut pauses: Vec<Duration> = (0..9).map(pause_when_a_path_dies).collect();
     println!("the longest pauses were {pauses:?}");
     pauses.sort();
-    assert!(pauses[4] <= RTT * 16 / 5, "{pauses:?}");
-    assert!(pauses[8] <= RTT * 5, "{pauses:?}");
+    assert!(pauses[4] <= RTT * 3, "{pauses:?}");
+    assert!(pauses[8] <= RTT * 4, "{pauses:?}");
 }
 
 #[test]

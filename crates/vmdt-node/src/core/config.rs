@@ -98,6 +98,8 @@ pub struct CoreConfig {
     pub(crate) port: u16,
     pub(crate) servers: Vec<SocketAddr>,
     pub(crate) segment: usize,
+    /// Whether segments may be larger on fast paths.
+    pub(crate) segment_grows: bool,
     pub(crate) window: usize,
     pub(crate) max_transfers: usize,
     pub(crate) max_incoming: usize,
@@ -154,6 +156,13 @@ fn within(setting: &'static str, found: u64, min: u64, max: u64) -> Result<u64, 
 /// The longest pause between probes of a path that has gone silent, unless its round trip is longer.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long an offer of a session is waited for before it is repeated, at first.
+const OFFER_AGAIN: Duration = Duration::from_millis(100);
+
+/// The payload of datagrams until more is known to arrive: all of it is 1,280 octets under IPv6,
+/// which every path carries (RFC 8200 section 5).
+const BASE_PAYLOAD: u16 = 1152;
+
 /// The transport's settings that suit a node: what waits for a path waits in the node's queue,
 /// in the order of segments, rather than in many flows at once.
 #[must_use]
@@ -161,6 +170,10 @@ pub fn default_transport() -> vmdt_rdt::Config {
     let mut config = vmdt_rdt::Config::default();
     // within its bounds, so never refused
     let _ = config.set_send_buffer(PATH_OCTETS);
+    // the driver forbids fragmentation; what every path carries, and what loopback does
+    let _ = config.set_mtu_discovery(BASE_PAYLOAD, vmdt_wire::MAX_SEALED_PAYLOAD as u16);
+    // an offer is small, and a burst waits for it
+    let _ = config.set_connect_retry(OFFER_AGAIN);
     // a path that comes back is found by a probe that is acknowledged
     let _ = config.set_max_pto(PROBE_PAUSE);
     config
@@ -183,6 +196,7 @@ impl CoreConfig {
             port,
             servers,
             segment: DEFAULT_SEGMENT,
+            segment_grows: true,
             window: 32,
             max_transfers: 256,
             max_incoming: 256,
@@ -219,14 +233,17 @@ impl CoreConfig {
         }
     }
 
-    /// Octets of content in one segment, 1 KiB to 256 KiB (what a relayed line can hold); 128 KiB
-    /// by default. A sender keeps
-    /// [`window`](Self::set_window) segments in memory, a receiver may keep as many.
+    /// Octets of content in one segment, 1 KiB to 256 KiB (what a relayed line of profile 1.0 can
+    /// hold). Unless it is set, a segment has 128 KiB, and up to 512 KiB of a long transfer that is
+    /// sealed, to one receiver, and not kept, when its paths carry as much within 40 ms. A sender
+    /// keeps [`window`](Self::set_window) segments in memory, a receiver may keep
+    /// [`MAX_WINDOW`].
     ///
     /// # Errors
     /// [`ConfigError`] when out of bounds.
     pub fn set_segment(&mut self, octets: usize) -> Result<&mut Self, ConfigError> {
         self.segment = within("segment", octets as u64, 1024, 256 * 1024)? as usize;
+        self.segment_grows = false;
         Ok(self)
     }
 

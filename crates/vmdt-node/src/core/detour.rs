@@ -99,6 +99,10 @@ impl Core {
 
     /// Sends a datagram of a session whose direct path is silent by its detour as well.
     pub(super) fn detour_datagram(&mut self, now: Instant, transmit: &Transmit, octets: &[u8]) {
+        if transmit.oversized {
+            // a question to the direct path
+            return;
+        }
         let at = |id: &&NodeId| self.rdt.address(**id) == Some(transmit.to);
         let Some(id) = self.detours.iter().find(at).copied() else {
             return;

@@ -17,6 +17,9 @@ use super::{Core, Output};
 
 /// The largest share that is accepted.
 pub(crate) const MAX_SHARE: usize = MAX_SEGMENT + 1024;
+/// So many shares of a peer get room for all of them at once when they begin to arrive; further
+/// ones as they come.
+const FEW_ARRIVING: usize = 64;
 /// Octets of shares that may be arriving from one peer at once.
 const MAX_ARRIVING: usize = 16 * 1024 * 1024;
 /// Octets of shares that may be arriving from all peers at once.
@@ -546,7 +549,11 @@ impl Core {
             let total = self.arriving;
             let peer = self.peer(now, id);
             peer.arriving_octets += bytes.len();
+            let few = peer.arriving.len() < FEW_ARRIVING;
             let arriving = peer.arriving.entry(flow).or_default();
+            if few && arriving.octets.is_empty() {
+                arriving.octets.reserve(peer.usual_share.max(bytes.len()));
+            }
             arriving.octets.extend_from_slice(&bytes);
             let (too_long, too_many) = (
                 arriving.octets.len() > MAX_SHARE,
@@ -588,6 +595,7 @@ impl Core {
             return;
         };
         peer.arriving_octets -= arrived.octets.len();
+        peer.usual_share = arrived.octets.len();
         self.arriving -= arrived.octets.len();
         if let Some(index) = share_index(flow) {
             self.share_arrived(

@@ -583,6 +583,12 @@ impl Core {
         }
     }
 
+    /// The system refused to send a datagram of so many octets because no interface carries it.
+    pub fn datagram_refused(&mut self, now: Instant, to: std::net::SocketAddr, octets: usize) {
+        self.rdt.refused(now, to, octets);
+        self.settle(now);
+    }
+
     /// The next thing for the driver to do.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {

@@ -218,6 +218,8 @@ pub(crate) struct Outgoing {
     pub(crate) unplaced: Option<Unplaced>,
     pub(crate) next: u32,
     pub(crate) offset: u64,
+    /// Where segments are put together to be sealed.
+    plain: Vec<u8>,
     pub(crate) delivered: u64,
     pub(crate) window: usize,
     pub(crate) in_flight: BTreeSet<MessageId>,
@@ -277,6 +279,7 @@ impl Outgoing {
             unplaced: None,
             next: 0,
             offset: 0,
+            plain: Vec::new(),
             delivered: 0,
             window,
             in_flight: BTreeSet::new(),
@@ -414,7 +417,9 @@ impl Outgoing {
             name: self.name.clone(),
             last: digest,
         };
-        let mut plain = Vec::with_capacity(MAX_ENVELOPE + data.len());
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        plain.reserve(MAX_ENVELOPE + data.len());
         envelope.emit_into(&mut plain);
         plain.extend_from_slice(&data);
         let position = Position {
@@ -426,6 +431,7 @@ impl Outgoing {
         let (id, details, shares) = match (&mut self.seal, identity) {
             (Some(seal), Some(identity)) => {
                 let sealed = seal.segment(identity, self.threshold, position, &plain, rng)?;
+                self.plain = plain;
                 digests = Some(sealed.digests);
                 (sealed.id, sealed.details, sealed.shares)
             }

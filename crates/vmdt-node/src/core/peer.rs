@@ -148,6 +148,8 @@ pub(crate) struct Peer {
     pub(crate) framer: LineFramer,
     pub(crate) arriving: BTreeMap<FlowId, Arriving>,
     pub(crate) arriving_octets: usize,
+    /// Octets of the last share that came: of a transfer most are alike.
+    pub(crate) usual_share: usize,
 }
 
 impl Peer {
@@ -175,6 +177,7 @@ impl Peer {
             framer: LineFramer::new(RELAY_MAX_LINE),
             arriving: BTreeMap::new(),
             arriving_octets: 0,
+            usual_share: 0,
         }
     }
 

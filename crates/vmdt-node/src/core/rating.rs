@@ -36,6 +36,11 @@ const LINE_PACKETS: u32 = 2;
 const LOOK: Duration = Duration::from_millis(2);
 /// How far ahead of its sending a path is given shares of a long transfer.
 const AHEAD: Duration = Duration::from_millis(40);
+/// What a segment of a long transfer may take on its paths, and how many such should be left.
+const SEGMENT_TIME: Duration = Duration::from_millis(40);
+const SEGMENTS_LEFT: u64 = 4;
+/// The largest of them. Any receiver takes twice that.
+const LARGEST_SEGMENT: u64 = 512 * 1024;
 /// Octets that fit a packet, about.
 const PACKET: usize = 1_200;
 
@@ -272,6 +277,34 @@ impl Core {
             })
             .min()
             .is_some_and(|(_, busy)| busy)
+    }
+
+    /// Octets of the next segment: what the paths carry in a time that nobody notices, so that
+    /// what each segment costs is little of it, and a small part of what is left, since a member
+    /// hands a share on when it has all of it.
+    pub(super) fn segment_by_rate(&self, out: &Outgoing) -> usize {
+        let least = self.config.segment;
+        let left = out
+            .total
+            .map_or(0, |total| total.saturating_sub(out.offset));
+        let most = (left / SEGMENTS_LEFT).min(LARGEST_SEGMENT);
+        if !out.sealed || out.group.is_some() || most < 2 * least as u64 {
+            return least;
+        }
+        let members = self.member.cluster(out.cluster);
+        let members = members.into_iter().flat_map(|c| c.members());
+        let members = members.map(|(id, _)| id).filter(|id| out.may_hold(*id));
+        let rates = std::iter::once(out.to).chain(members).filter_map(|id| {
+            let up = self.peers.get(&id)?.path == Path::Up;
+            let stats = self.measured(id).filter(|_| up)?;
+            Some(rate_of(&stats))
+        });
+        let carried = rates.sum::<f64>() * SEGMENT_TIME.as_secs_f64();
+        let mut segment = least as u64;
+        while segment * 2 <= most && segment as f64 * 2.0 <= carried {
+            segment *= 2;
+        }
+        usize::try_from(segment).unwrap_or(least)
     }
 
     /// The whole way of a share: through a member it takes two hops, of which the second is taken to

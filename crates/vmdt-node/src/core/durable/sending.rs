@@ -185,9 +185,12 @@ impl Core {
     /// Octets of a segment of a transfer.
     pub(in crate::core) fn segment_of(&self, id: MessageId) -> usize {
         let kept = self.durable.as_ref().and_then(|d| d.sends.get(&id));
-        kept.map_or(self.config.segment, |send| {
-            usize::try_from(send.record.segment).unwrap_or(self.config.segment)
-        })
+        match (kept, self.outgoing.get(&id)) {
+            // a later run cuts the content at the same places
+            (Some(send), _) => usize::try_from(send.record.segment).unwrap_or(self.config.segment),
+            (None, Some(out)) if self.config.segment_grows => self.segment_by_rate(out),
+            (None, _) => self.config.segment,
+        }
     }
 
     /// When the shares of a transfer expire, in seconds since 1970.
