@@ -16,7 +16,7 @@ use bytes::Bytes;
 use common::{MS, SEC, World, flow};
 use vmdt_rdt::{Config, Event, SessionState};
 use vmdt_testkit::{LinkConfig, SimRng, run_seeds};
-use vmdt_wire::{HEADER_LEN, Header, PacketType};
+use vmdt_wire::{HEADER_LEN, PacketType};
 
 fn link() -> LinkConfig {
     LinkConfig::new().delay(30 * MS)
