@@ -190,7 +190,8 @@ fn compact_headers_are_read_between_ends_that_were_seen_before_and_nowhere_else(
     }
     let mut whole = example();
     whole[8..24].copy_from_slice(b"@abcdefghijklmno");
-    let session: [u8; 4] = whole[60..64].try_into().unwrap();
+    let session = [1, 2, 3, 4];
+    whole[60..64].copy_from_slice(&session);
     whole.extend_from_slice(&[0xaa; 16]);
     let lead = [&[0x98, 0x82], &session[..], &[0, 0, 0, 9]].concat();
     let flow = [&whole[40..56], &[0, 2, 0, 7]].concat();
