@@ -97,6 +97,14 @@ impl AckState {
         self.received.largest()
     }
 
+    /// How many of the peer's packets have not arrived, if so many have, and of how many; none where its
+    /// first number is not known.
+    pub(crate) fn missing(&self, arrived: u64) -> (u64, u64) {
+        let span = self.first.zip(self.received.largest());
+        let sent = span.map_or(0, |(first, largest)| largest.saturating_sub(first) + 1);
+        (sent.saturating_sub(arrived), sent)
+    }
+
     /// Notes an accepted packet. `eliciting` packets will be acknowledged: at once if asked to
     /// or out of order, else with the second one (at a high rate with up to the sixteenth) or at
     /// the latest `max_delay` from now.

@@ -471,8 +471,8 @@ impl Config {
         Ok(self)
     }
 
-    /// Wait before an offer is repeated the first time; doubles with each repetition, up to 2 s.
-    /// Default 200 ms.
+    /// Wait before an offer is repeated; doubles with each repetition, up to 2 s. The first repetition
+    /// comes after a quarter of it already. Default 200 ms.
     ///
     /// # Errors
     /// Outside 10 ms..=10 s.

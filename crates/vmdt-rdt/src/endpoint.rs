@@ -406,12 +406,12 @@ impl Endpoint {
     /// See [`WriteError`]; nothing was queued then.
     pub fn write(
         &mut self,
-        _now: Instant,
+        now: Instant,
         peer: NodeId,
         flow: FlowId,
         data: Bytes,
     ) -> Result<(), WriteError> {
-        self.with_session(peer, |session| session.write(flow, data))
+        self.with_session(peer, |session| session.write(now, flow, data))
             .unwrap_or(Err(WriteError::NoSession))
     }
 

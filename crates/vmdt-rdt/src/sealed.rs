@@ -585,15 +585,20 @@ impl Endpoint {
     /// The third message of a handshake.
     fn on_confirm(&mut self, now: Instant, from: SocketAddr, header: &Header, message: &[u8]) {
         let (id, peer) = (header.session, header.source);
-        if self.by_id.contains_key(&id) {
-            // it came again
+        let octets = HEADER_LEN + message.len();
+        if let Some(&slot) = self.by_id.get(&id) {
+            let own = header.packet_number;
+            let session = self.session_mut(slot);
+            if let Some(session) = session.filter(|s| s.peer() == peer && s.remote_id() == own) {
+                session.on_confirmed_again(from, octets);
+                self.touch(slot);
+            }
             return;
         }
         if !self.has_answered(id) {
             self.stats.unknown_session += 1;
             return;
         }
-        let octets = HEADER_LEN + message.len();
         let may_begin = self.may_begin(now, (from, octets), (id, peer));
         let Self { sealing, rng, .. } = self;
         let Some(sealing) = sealing.as_mut().filter(|_| may_begin) else {
@@ -641,6 +646,9 @@ impl Endpoint {
         let keys = established.keys.into_packet_keys(now);
         let slot = self.begin(now, (from, octets), id, &answer, Protection::accepted(keys));
         if let Some(slot) = slot {
+            if let Some(session) = self.session_mut(slot) {
+                session.greet();
+            }
             self.touch(slot);
         }
     }

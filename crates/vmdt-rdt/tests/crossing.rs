@@ -186,7 +186,7 @@ fn an_offer_that_crosses_ends_the_long_waits_of_the_other() {
     cut(&mut world, 1, true);
     world.connect(1, 0);
     // The wait is more than a second when an offer comes through for the first time.
-    world.run_for(1390 * MS);
+    world.run_for(1440 * MS);
     cut(&mut world, 1, false);
     world.run_for(55 * MS);
     cut(&mut world, 1, true);

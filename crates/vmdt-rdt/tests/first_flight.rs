@@ -258,6 +258,34 @@ fn measuring_makes_it_no_faster_than_the_path() {
 }
 
 #[test]
+fn flows_on_a_measured_path_begin_with_the_flight_and_not_with_the_first_acknowledgment() {
+    let link = LinkConfig::new().delay(25 * MS).rate(20_000_000, 256 << 10);
+    let mut world = World::sealed_pair(5, &link);
+    world.establish();
+    let (peer, now) = (world.hosts[1].id, world.now());
+    world.hosts[0].endpoint.measure_rate(now, peer);
+    world.drive(0);
+    // a chat: the controller has seen single packets, the path was quiet in between
+    for n in 1..6 {
+        world.carry(0, 1, flow(n), 1_000);
+        world.run_for(400 * MS);
+    }
+    let sent = |world: &World| {
+        world.hosts[0]
+            .endpoint
+            .stats(peer)
+            .unwrap()
+            .data_octets_sent
+    };
+    let before = sent(&world);
+    world.send(0, 1, flow(6), vec![7; 1 << 20]);
+    world.run_for(45 * MS);
+    // at nine tenths of 2.5 MB/s, which the flight of 64 KiB takes 29 ms of
+    let flight = sent(&world) - before;
+    assert!((58_000..=66_000).contains(&flight), "{flight}");
+}
+
+#[test]
 fn a_path_is_measured_once_when_it_is_quiet_and_only_if_that_is_of_use() {
     let link = LinkConfig::new().delay(10 * MS).rate(100_000_000, 64 << 10);
     let sent = |world: &World| {

@@ -63,6 +63,36 @@ fn goodput(config: &Config, mbit: u64, rtt_ms: u32, loss: f64, octets: usize) ->
     percent as u64
 }
 
+/// Flows of one packet each, one after the other, that took longer than the way there, of 400.
+fn late_flows(loss: f64) -> usize {
+    let delay = 25 * MS;
+    let link = LinkConfig::new().delay(delay).rate(20_000_000, 256 << 10);
+    let mut world = World::sealed_pair(9, &link);
+    world.establish();
+    world.set_link(&link.loss(loss));
+    // what is lost of a transfer in either direction tells both ends how the path is
+    world.carry(0, 1, flow(1), 1 << 20);
+    let me = world.hosts[0].id;
+    let mut late = 0;
+    for n in 2..402 {
+        world.send(0, 1, flow(n), vec![7; 1_000]);
+        let there = |world: &World| world.hosts[1].finished.contains(&(me, flow(n)));
+        late += usize::from(!world.run_until(delay + 5 * MS, there));
+        assert!(world.run_until(10 * SEC, there), "{n}");
+        world.run_for(200 * MS);
+    }
+    late
+}
+
+/// No packet follows that shows that it was lost: without a second one each waits for a probe
+/// timeout, six of a hundred.
+#[test]
+fn on_a_lossy_path_the_last_packet_before_a_pause_is_sent_twice() {
+    assert_eq!(late_flows(0.0), 0);
+    let late = late_flows(0.06);
+    assert!(late <= 6, "{late} of 400");
+}
+
 #[test]
 fn a_clean_link_is_filled() {
     let config = Config::default();

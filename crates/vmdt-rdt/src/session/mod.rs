@@ -67,7 +67,8 @@ struct Offer {
     next_at: Instant,
     give_up_at: Instant,
     interval: Duration,
-    /// First transmission; `None` before it and after a second one (Karn's rule).
+    /// First transmission; `None` before it and after a third one (Karn's rule). The second comes so early
+    /// that a sample is too large by little if its answer is taken for that of the first.
     sample_from: Option<Instant>,
     sent: u32,
     last_sent: Option<Instant>,
@@ -197,6 +198,8 @@ pub(crate) struct Session {
     idle_from: Instant,
     sent_since_arrival: bool,
     outstanding_since: Option<Instant>,
+    /// What left last and asks for an acknowledgment, unless it was repeated since.
+    tail: Option<Content>,
     pacing_at: Option<Instant>,
     persist_at: Option<Instant>,
     persist_count: u32,
@@ -285,6 +288,7 @@ impl Session {
             idle_from: now,
             sent_since_arrival: false,
             outstanding_since: None,
+            tail: None,
             pacing_at: None,
             persist_at: None,
             persist_count: 0,
@@ -511,6 +515,30 @@ impl Session {
         self.repeat_confirmation(now);
     }
 
+    /// Says a first word to the peer, whose confirmation has come, and which repeats that until it
+    /// hears something. What it sent before was not understood and gets no ACK, so without this
+    /// word it would hear nothing before its next probe timeout; and this word has one of its own.
+    pub(crate) fn greet(&mut self) {
+        if self.state.is_established() {
+            self.heartbeat.get_or_insert(FlowId::CONTROL);
+        }
+    }
+
+    /// The confirmation came again, so many octets from this address: the peer has heard nothing
+    /// of the session, unless it has acknowledged something since. The word that answers it is no
+    /// ACK: a late one would be the peer's first sample of the round trip, and far too long.
+    pub(crate) fn on_confirmed_again(&mut self, from: SocketAddr, octets: usize) {
+        if self.offered_at().is_some() || self.sent.largest_acked().is_some() {
+            return;
+        }
+        if let Some(unproven) = &mut self.unproven
+            && from == self.address
+        {
+            unproven.received += octets as u64;
+        }
+        self.greet();
+    }
+
     /// The number after the largest that arrived, as on the wire.
     #[cfg(test)]
     pub(crate) fn next_arrival(&self) -> u32 {
@@ -726,9 +754,20 @@ impl Session {
         true
     }
 
-    pub(crate) fn write(&mut self, flow: FlowId, data: Bytes) -> Result<(), WriteError> {
+    pub(crate) fn write(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        data: Bytes,
+    ) -> Result<(), WriteError> {
         self.check_writable()?;
-        self.send.write(flow, data)
+        let rested = self.first_flight.window() > 0 && !self.send.wants_to_send();
+        self.send.write(flow, data)?;
+        if rested {
+            // the first flight begins with it, and not with the first acknowledgment
+            self.update_pacing(now);
+        }
+        Ok(())
     }
 
     pub(crate) fn finish(&mut self, flow: FlowId) -> Result<(), WriteError> {

@@ -10,7 +10,7 @@ use vmdt_wire::{HEADER_LEN, Header, Packet};
 
 /// First wait before the confirmation is sent again; it doubles up to the longest.
 const CONFIRM_AGAIN: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(400);
 /// Time between two confirmations at least, whoever asks for them.
 const SPACING: Duration = Duration::from_millis(20);
 
@@ -22,6 +22,7 @@ struct Confirmation {
     at: Instant,
     wait: Duration,
     last_sent: Option<Instant>,
+    repeated: bool,
 }
 
 /// Why a datagram was not opened.
@@ -65,6 +66,7 @@ impl Protection {
                 at: now,
                 wait: CONFIRM_AGAIN,
                 last_sent: None,
+                repeated: false,
             }),
             offered_at: Some(now),
             ..Self::accepted(keys)
@@ -147,10 +149,15 @@ impl Protection {
         }
     }
 
+    /// Whether the confirmation was sent more than once and nothing has opened since.
+    pub(crate) fn has_repeated(&self) -> bool {
+        self.confirmation.as_ref().is_some_and(|c| c.repeated)
+    }
+
     /// The confirmation, if it is to be sent now.
     pub(crate) fn due_confirmation(&mut self, now: Instant) -> Option<&[u8]> {
         let confirmation = self.confirmation.as_mut().filter(|c| c.at <= now)?;
-        confirmation.last_sent = Some(now);
+        confirmation.repeated = confirmation.last_sent.replace(now).is_some();
         confirmation.at = now + confirmation.wait;
         confirmation.wait = (confirmation.wait * 2).min(LONGEST_WAIT);
         Some(&confirmation.message)

@@ -42,11 +42,15 @@ impl Session {
         let number = self.ack.expand(header.packet_number);
         let protection = self.protection.as_mut()?;
         let unheard = protection.unheard_since().is_some();
+        let late = protection.has_repeated();
         match protection.open(now, number, (header, lead), datagram) {
             Ok(packet) => {
                 if unheard {
                     // headers may be compact now
                     self.adopt_payload();
+                }
+                if late && packet.header.kind != PacketType::Ack {
+                    self.on_late_start(now);
                 }
                 Some(packet)
             }
@@ -58,6 +62,17 @@ impl Session {
                 self.stats.forged += 1;
                 None
             }
+        }
+    }
+
+    /// The peer's first word came after our confirmation was repeated: before one of these came
+    /// through it could read nothing, so what is in flight is most likely lost, and nothing of it
+    /// could be acknowledged. Probes leave now, and the wait for an ACK begins anew.
+    fn on_late_start(&mut self, now: Instant) {
+        if self.sent.any_eliciting() {
+            self.pto_count = 0;
+            self.outstanding_since = Some(now);
+            self.probe();
         }
     }
 

@@ -335,14 +335,15 @@ impl Session {
     }
 
     fn on_losses(&mut self, now: Instant, report: &LossReport) {
+        // Whatever was lost: nobody is waited for.
+        if !self.sent.any_eliciting() {
+            self.outstanding_since = None;
+        }
         let Some(sent_at) = report.newest_sent_at else {
             return;
         };
         self.stats.packets_lost += report.packets;
         self.delivery.on_lost(report.octets);
-        if !self.sent.any_eliciting() {
-            self.outstanding_since = None;
-        }
         if self.epoch.start.is_none_or(|start| sent_at > start) {
             self.epoch = LossEpoch {
                 start: Some(now),

@@ -13,6 +13,7 @@ use super::protection::Protection;
 use super::{FIN_FIXED, Session};
 use crate::config::Integrity;
 use crate::event::{CloseReason, Event, Transmit};
+use crate::limiter::TokenBucket;
 use crate::packet_number::{truncate, truncate_seq};
 use crate::sealed::{syn_header, write_handshake};
 use crate::send_flow::Outgoing;
@@ -35,9 +36,14 @@ const CONFIRMATION: usize = 256;
 const PROBE_RESERVE: usize = 2 * 6 * (HEADER_LEN + TAG_LEN);
 /// Longest wait between two offers, unless the first one is longer.
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// The first repetition of an offer comes after this part of the first wait: whoever waits for a session
+/// has little else to go on with, and an offer is one packet.
+const EARLY_REPEAT: u32 = 4;
 /// Octets of a NAK without holes, and of each hole.
 const NAK_FIXED: usize = 2;
 const NAK_HOLE: usize = 4;
+/// Losses before the last packet of a pause is repeated.
+const TAIL_LOSSES: u64 = 3;
 
 /// Writes one datagram into `buf`, which it clears first.
 fn write_datagram(
@@ -275,10 +281,16 @@ impl Session {
             return false;
         }
         offer.hurry = false;
-        offer.sample_from = (offer.sent == 0).then_some(now);
+        offer.sample_from = match offer.sent {
+            0 => Some(now),
+            1 => offer.sample_from,
+            _ => None,
+        };
         offer.sent += 1;
         offer.last_sent = Some(now);
-        if regular {
+        if regular && offer.sent == 1 {
+            offer.next_at = now + offer.interval / EARLY_REPEAT;
+        } else if regular {
             offer.next_at = now + offer.interval;
             offer.interval = (offer.interval * 2).min(LONGEST_RETRY.max(offer.interval));
         }
@@ -518,7 +530,7 @@ impl Session {
         if !waiting {
             self.note_app_limited();
             self.arm_persist(now);
-            return self.send_train(now, buf);
+            return self.repeat_tail(now, buf) || self.send_train(now, buf);
         }
         let datagram = self.datagram();
         if self.sent.in_flight() + datagram > self.window() {
@@ -557,6 +569,63 @@ impl Session {
         sent
     }
 
+    /// Sends what left last a second time, on a path that loses packets: no other packet behind it
+    /// shows that it was lost, and without that it is missed for a probe timeout (what RFC 8985
+    /// section 7 shortens). It costs one packet a pause, while nothing else waits.
+    fn repeat_tail(&mut self, now: Instant, buf: &mut Vec<u8>) -> bool {
+        let Some(content) = self.tail.filter(|_| self.is_lossy()) else {
+            return false;
+        };
+        let datagram = self.datagram();
+        if self.sent.in_flight() + datagram > self.window() {
+            return false;
+        }
+        let limited = |limiter: &mut Box<TokenBucket>| limiter.delay(now, datagram);
+        let later = self.pacer.delay(now, datagram);
+        if let Some(at) = later.or_else(|| self.limiter.as_mut().and_then(limited)) {
+            self.pacing_at = Some(at);
+            return false;
+        }
+        let sent = match content {
+            Content::Segment {
+                slot,
+                generation,
+                seq,
+            } => {
+                let segment = SegmentRef {
+                    slot,
+                    generation,
+                    seq,
+                };
+                let again = self.send.probe(segment);
+                if let Some((flow, outgoing)) = &again {
+                    self.write_segment(now, buf, segment, *flow, outgoing);
+                }
+                again.is_some()
+            }
+            Content::Notice(number) if self.notices.contains_key(&number) => {
+                self.notice_queue.push_back(number);
+                self.send_notice(now, buf)
+            }
+            _ => false,
+        };
+        self.tail = None;
+        sent
+    }
+
+    /// Whether the path loses a packet of fifty in either direction, as far as that can be said: who
+    /// sends little is not told much of its own losses.
+    fn is_lossy(&self) -> bool {
+        let lost = self
+            .stats
+            .packets_lost
+            .saturating_sub(self.stats.packets_spurious);
+        let missing = self.ack.missing(self.stats.packets_received);
+        [(lost, self.stats.packets_sent), missing]
+            .into_iter()
+            .any(|(lost, of)| lost >= TAIL_LOSSES && lost * 50 >= of)
+    }
+
     /// There is nothing that may be sent.
     fn note_app_limited(&mut self) {
         self.app_limited = true;
@@ -573,6 +642,7 @@ impl Session {
         let stamp = self.delivery.on_sent(now, u64::from(octets), in_flight);
         let number = self.sent.push(now, octets, content, stamp);
         self.outstanding_since.get_or_insert(now);
+        self.tail = Some(content);
         if !std::mem::replace(&mut self.sent_since_arrival, true) {
             self.idle_from = now;
         }
