@@ -72,7 +72,7 @@ mod keeping;
 mod parts;
 mod recalling;
 mod sending;
-mod socket;
+pub mod socket;
 
 pub use crate::core::{
     Ban, Carried, Carrier, ClusterError, ConfigError, Confirmed, Conviction, CoreConfig, CoreStats,

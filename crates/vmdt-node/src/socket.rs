@@ -1,5 +1,38 @@
 //! The node's datagram socket: many datagrams a system call, where the system can (segmentation
-//! offload on the way out, coalescing on the way in).
+//! offload on the way out, coalescing on the way in). For programs that drive a
+//! [`vmdt_rdt::Endpoint`] of their own, too:
+//!
+//! ```
+//! use vmdt_node::TransportConfig;
+//! use vmdt_node::socket::Socket;
+//! use vmdt_rdt::Endpoint;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # #[allow(clippy::disallowed_methods)]
+//! # let now = std::time::Instant::now;
+//! let mut endpoint = Endpoint::new(TransportConfig::default(), "alice".parse()?, [1; 32]);
+//! let mut socket = Socket::new(tokio::net::UdpSocket::bind("127.0.0.1:0").await?)?;
+//! endpoint.connect(now(), "bob".parse()?, socket.local_addr()?);
+//!
+//! // What is to leave ..
+//! let mut datagram = Vec::new();
+//! while let Some(transmit) = endpoint.poll_transmit(now(), &mut datagram) {
+//!     socket.queue(&transmit, &datagram);
+//! }
+//! socket.io().writable().await?;
+//! socket.send(|to, octets| endpoint.refused(now(), to, octets));
+//! assert!(!socket.is_blocked());
+//! // .. and what has arrived.
+//! let mut arrived = Vec::new();
+//! socket.io().readable().await?;
+//! socket.receive(&mut arrived);
+//! for (from, ecn, octets) in arrived.drain(..) {
+//!     endpoint.handle_owned_datagram(now(), from, ecn, octets);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -22,11 +55,10 @@ const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
 /// A datagram that has arrived: from where, with which ECN mark, and its octets, which are its
 /// own to change: a sealed one is opened where it lies.
-pub(crate) type Received = (SocketAddr, Option<EcnCodepoint>, BytesMut);
+pub type Received = (SocketAddr, Option<EcnCodepoint>, BytesMut);
 
 /// Datagrams to one address that leave together: all with one mark and of one size, but for a
 /// shorter last one.
-#[derive(Debug)]
 struct Batch {
     to: SocketAddr,
     ecn: Option<EcnCodepoint>,
@@ -46,7 +78,7 @@ const TOO_LARGE: i32 = if cfg!(windows) {
 };
 
 /// A UDP socket with what is to leave by it.
-pub(crate) struct Socket {
+pub struct Socket {
     io: Arc<UdpSocket>,
     state: UdpSocketState,
     received: Vec<u8>,
@@ -55,8 +87,23 @@ pub(crate) struct Socket {
     spare: Vec<Vec<u8>>,
 }
 
+impl std::fmt::Debug for Socket {
+    /// Without what has arrived or is to leave.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Socket")
+            .field("io", &self.io)
+            .field("waiting", &self.batches.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Socket {
-    pub(crate) fn new(io: UdpSocket) -> io::Result<Socket> {
+    /// Takes a socket over: asks for larger buffers, forbids fragmentation, and asks for ECN marks
+    /// and for datagrams together.
+    ///
+    /// # Errors
+    /// What the system says where it has none of these.
+    pub fn new(io: UdpSocket) -> io::Result<Socket> {
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         let socket = socket2::SockRef::from(&io);
         // the system may give less than it was asked for, and says nothing
@@ -82,17 +129,22 @@ impl Socket {
         })
     }
 
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+    /// Where the socket is bound.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.local_addr()
     }
 
     /// The socket itself, to wait for datagrams or for room.
-    pub(crate) fn io(&self) -> Arc<UdpSocket> {
+    #[must_use]
+    pub fn io(&self) -> Arc<UdpSocket> {
         Arc::clone(&self.io)
     }
 
-    /// Takes what has arrived, as far as the buffers go.
-    pub(crate) fn receive(&mut self, into: &mut Vec<Received>) {
+    /// Takes what has arrived, as far as the buffers go: nothing if nothing has.
+    pub fn receive(&mut self, into: &mut Vec<Received>) {
         let mut meta = [RecvMeta::default(); BUFFERS];
         let Socket {
             io,
@@ -121,13 +173,17 @@ impl Socket {
     }
 
     /// Whether datagrams wait for room.
-    pub(crate) fn is_blocked(&self) -> bool {
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
         !self.batches.is_empty()
     }
 
     /// Queues a datagram; it leaves with the next [`send`](Self::send), with others unless it is
     /// to leave alone.
-    pub(crate) fn queue(&mut self, transmit: &vmdt_rdt::Transmit, datagram: &[u8]) {
+    ///
+    /// What is queued is not bounded: queue a few dozen at most, then send, and queue no more while
+    /// it [is blocked](Self::is_blocked).
+    pub fn queue(&mut self, transmit: &vmdt_rdt::Transmit, datagram: &[u8]) {
         let (to, ecn, alone) = (transmit.to, transmit.ecn, transmit.oversized);
         let most = self.state.max_gso_segments();
         let fits = self
@@ -167,7 +223,7 @@ impl Socket {
 
     /// Writes what is queued, as far as there is room. Where a datagram is larger than any
     /// interface carries, `refused` is told where to and how large.
-    pub(crate) fn send(&mut self, mut refused: impl FnMut(SocketAddr, usize)) {
+    pub fn send(&mut self, mut refused: impl FnMut(SocketAddr, usize)) {
         let mut done = 0;
         for batch in &self.batches {
             let transmit = Transmit {

@@ -208,14 +208,7 @@ fn holders_lose_what_was_left(seed: u64) -> Result<(), String> {
     w.run_for(Duration::from_millis(150) + dice.duration(Duration::from_millis(300)));
     w.kill(1);
     w.run_for(Duration::from_secs(20));
-    for holder in 4..7 {
-        w.kill(holder);
-        w.hosts[holder].disk = Some(Disk::default());
-        w.restart(holder);
-        let ticket = w.ticket.clone().unwrap();
-        w.with(holder, |core, now| core.join_sealed(now, &ticket).unwrap());
-    }
-    w.run_for(Duration::from_secs(5));
+    empty_disks(&mut w);
     w.restart(1);
     until_done(&mut w, id, 150)?;
     for receiver in RECEIVERS {
@@ -249,6 +242,37 @@ fn deposit(w: &mut World, name: Option<&str>, data: &Bytes) -> MessageId {
     })
     .unwrap();
     id
+}
+
+/// The holders of what waits for a receiver come back with empty disks, before it does.
+fn empty_disks(w: &mut World) {
+    for holder in 4..7 {
+        w.kill(holder);
+        w.hosts[holder].disk = Some(Disk::default());
+        w.restart(holder);
+        let ticket = w.ticket.clone().unwrap();
+        w.with(holder, |core, now| core.join_sealed(now, &ticket).unwrap());
+    }
+    w.run_for(Duration::from_secs(5));
+}
+
+#[test]
+fn what_holders_lost_of_what_its_sender_still_has_is_given_to_them_again() {
+    for (seed, name) in [(74, None), (75, Some("f"))] {
+        let mut w = seven(seed, tune);
+        // fewer segments than the window: its sender has the shares in memory
+        let data = content(90_000);
+        let id = deposit(&mut w, name, &data);
+        empty_disks(&mut w);
+        w.restart(1);
+        until_done(&mut w, id, 30).unwrap();
+        for receiver in RECEIVERS {
+            assert_eq!(copies(&w, receiver, &id), [&data], "node {receiver}");
+        }
+        w.check_privacy(3, &[SENDER, 1, 2, 3]).unwrap();
+    }
+    // a receiver that was killed with two shares of three in its hands
+    holders_lose_what_was_left(74).unwrap();
 }
 
 #[test]

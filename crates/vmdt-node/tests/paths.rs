@@ -184,7 +184,7 @@ fn many_small_messages_at_once_lose_no_round_trip_to_six_percent_loss() {
 #[test]
 fn three_paths_carry_more_than_any_two_of_them() {
     // of three seeds the median, and whatever the seed is
-    let cases = [(0.0, 0.89, 0.89), (0.01, 0.86, 0.85), (0.06, 0.81, 0.75)];
+    let cases = [(0.0, 0.9, 0.9), (0.01, 0.88, 0.86), (0.06, 0.82, 0.8)];
     let mut rates: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     let numbered = || cases.into_iter().enumerate();
     for (seed, (case, (loss, _, least))) in (1..4).flat_map(|s| numbered().map(move |c| (s, c))) {

@@ -238,8 +238,9 @@ impl Core {
                         return;
                     }
                     self.pool.ask_again(now, id, from);
-                    if self.pool.unfreeze(now, id, index, from).is_err() {
-                        self.stats.bad_lines += 1;
+                    match self.pool.unfreeze(now, id, index, from) {
+                        Ok(_) => self.ask_for_lost(now, from, id, index),
+                        Err(_) => self.stats.bad_lines += 1,
                     }
                 }
             }

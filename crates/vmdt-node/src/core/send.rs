@@ -497,6 +497,20 @@ impl Core {
         }
     }
 
+    /// Tells holders of a message, unless they were told of this version.
+    fn tell_holders(&mut self, now: Instant, message: MessageId, holders: BTreeSet<NodeId>) {
+        let Some(spread) = self.spreads.get(&message) else {
+            return;
+        };
+        let version = spread.version;
+        let add = super::receive::add_line(&spread.announcement(self.config.id));
+        for holder in holders {
+            if self.peer(now, holder).tell(message, version) {
+                self.send_line(now, holder, add.clone());
+            }
+        }
+    }
+
     /// Moves the shares of a carrier that was lost.
     pub(super) fn replace_carrier(&mut self, now: Instant, lost: NodeId) {
         let mut affected: Vec<(u32, MessageId)> = self
@@ -927,7 +941,11 @@ impl Core {
                         what: "its key is not known: neither the server nor the node itself has \
                                told it",
                     },
-                    None => self.stalled(now, id, out.to, Duration::from_secs(stalled.as_secs())),
+                    None => {
+                        // of several receivers one that has not got it
+                        let peer = out.awaited().first().copied().unwrap_or(out.to);
+                        self.stalled(now, id, peer, Duration::from_secs(stalled.as_secs()))
+                    }
                 };
                 self.fail_outgoing(now, id, error, true);
                 continue;
@@ -974,17 +992,25 @@ impl Core {
         spread.attempts += 1;
         let wait = self.config.retry_after * 2u32.saturating_pow(spread.attempts.min(2));
         spread.retry_at = now + wait;
-        let mut frozen = Vec::new();
+        // who was to bring its share long ago is asked whether it has it still
+        let again = spread.attempts > 1;
+        let mut asked = Vec::new();
         spread.version = spread.version.saturating_add(1);
         for (index, carrier) in spread.placement.iter() {
-            if spread.active.insert(index)
-                && let Carrier::Member(holder) = carrier
+            let frozen = spread.active.insert(index);
+            if let Carrier::Member(holder) = carrier
+                && (frozen || again)
             {
-                frozen.push((holder, index));
+                asked.push((holder, index));
             }
         }
         self.announce(now, message);
-        for (holder, index) in frozen {
+        if again {
+            asked.retain(|(holder, _)| self.is_present(*holder));
+            let holders: BTreeSet<NodeId> = asked.iter().map(|(holder, _)| *holder).collect();
+            self.tell_holders(now, message, holders);
+        }
+        for (holder, index) in asked {
             let line = Message::SharePoolUnfreeze {
                 message: MessageName::from(message),
                 index: index.get().into(),

@@ -158,6 +158,30 @@ impl Core {
         !known
     }
 
+    /// The sender of a message asks for a share that it gave this node to hold. If it is not here,
+    /// since it was lost with a disk or a process, it is asked for again.
+    pub(in crate::core) fn ask_for_lost(
+        &mut self,
+        now: Instant,
+        sender: NodeId,
+        message: MessageId,
+        index: NonZeroU8,
+    ) {
+        let local = self.config.id;
+        let placed = self.pool.announcement(message).is_some_and(|ann| {
+            let share = ann.placement(index);
+            ann.sender == sender && share.is_some_and(|share| share.holder == local)
+        });
+        if placed && !self.pool.indices(message).any(|here| here == index) {
+            let line = Message::SharePoolClaim {
+                message: MessageName::from(message),
+                claimer: local,
+                index: index.get().into(),
+            };
+            self.send_line(now, sender, line);
+        }
+    }
+
     /// A holder has no share that was given to it: it gets it again.
     pub(in crate::core) fn holder_lacks(
         &mut self,
@@ -179,6 +203,7 @@ impl Core {
             && let Some(own) = spread.shares.get_mut(&index)
         {
             own.sent = false;
+            self.not_stored(message, index, holder);
             self.hand_out(now, message);
         }
     }

@@ -319,6 +319,20 @@ impl Core {
         self.tell_if_safe(transfer);
     }
 
+    /// A holder says that a share of ours is not on disk there, or not any more.
+    pub(super) fn not_stored(&mut self, message: MessageId, index: NonZeroU8, holder: NodeId) {
+        let kept = self
+            .durable
+            .as_mut()
+            .and_then(|durable| durable.spreads.get_mut(&message));
+        if let Some(kept) = kept
+            && kept.stored.get(&index) == Some(&holder)
+        {
+            kept.stored.remove(&index);
+            self.weigh_safety(message);
+        }
+    }
+
     /// Tells the application once that a transfer does not need this node any more.
     fn tell_if_safe(&mut self, id: MessageId) {
         let Some((durable, out)) = self.durable.as_mut().zip(self.outgoing.get(&id)) else {
