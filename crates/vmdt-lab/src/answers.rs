@@ -14,6 +14,8 @@ const SMALL: &str = "VMDT 3 of 6";
 const BULK: &str = "VMDT 2 of 3";
 /// The same over one path, which processor time is compared on: the others carry all octets once.
 const ALONE: &str = "VMDT 2 of 2";
+/// The transport between two nodes alone: what QUIC is, without what shares add to it.
+const SEALED: &str = "RDT sealed";
 /// Peers with one path.
 const SINGLE: &[&str] = &[
     "TCP CUBIC",
@@ -313,9 +315,9 @@ fn rest(fairness: &[Row], loopback: &[Row]) -> Table {
             of_quinn(BULK),
         ),
         (
-            "loopback: octets per processor second, RDT against QUIC",
+            "loopback: octets per processor second, the transport alone (RDT sealed) against QUIC",
             1.2,
-            of_quinn("RDT"),
+            of_quinn(SEALED),
         ),
     ];
     one_column("Fairness and processor time", &lines)

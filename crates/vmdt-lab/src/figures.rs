@@ -314,6 +314,8 @@ pub fn takes_part(contender: &Contender, id: &str, cell: &Cell) -> bool {
         "vmdt" if contender.label == JOINING => cell.cold,
         // of one path, which is what the figures of several are not about
         "vmdt" => contender.relays > 0,
+        // about processor time only
+        "rdt-sealed" | "quinn-large" => false,
         _ => true,
     }
 }
@@ -348,8 +350,10 @@ pub fn contenders(id: &str, quick: bool) -> Vec<&'static Contender> {
             "tcp-cubic",
             "tls-cubic",
             "quinn",
+            "quinn-large",
             "noq",
             "rdt",
+            "rdt-sealed",
             "VMDT 2 of 2",
             "VMDT 2 of 3",
         ],

@@ -84,6 +84,11 @@ pub const CONTENDERS: &[Contender] = &[
         "quinn, BbrConfig::default(), a stream for each message",
     ),
     plain(
+        "QUIC 16 KiB",
+        "quinn-large",
+        "quinn, datagrams of up to 16 KiB as RDT sealed has (processor time only)",
+    ),
+    plain(
         "MPQUIC",
         "noq",
         "noq, default settings (CUBIC), all paths available, a stream for each message",
@@ -101,7 +106,12 @@ pub const CONTENDERS: &[Contender] = &[
     plain(
         "RDT",
         "rdt",
-        "vmdt-rdt, default settings (model-based), one path, a flow for each message",
+        "vmdt-rdt, default settings (model-based), one path, a flow for each message, not encrypted",
+    ),
+    plain(
+        "RDT sealed",
+        "rdt-sealed",
+        "vmdt-rdt as between two nodes: encrypted, datagrams of up to 16 KiB, their socket (processor time only)",
     ),
     Contender {
         label: "VMDT 3 of 6",

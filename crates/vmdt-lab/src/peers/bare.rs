@@ -1,13 +1,17 @@
-//! The bare transport of VMDT: one session of `vmdt-rdt` over one path, a flow for each message.
-//! No shares, no relays, no sealing.
+//! The transport of VMDT alone: one session of `vmdt-rdt` over one path, a flow for each message.
+//! No shares, no relays. Bare, it is not sealed either; sealed, it is what nodes have between them,
+//! with their settings and their socket, as QUIC has TLS.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::net::UdpSocket;
+use vmdt_node::core::default_transport;
+use vmdt_node::socket::{Received, Socket};
+use vmdt_rdt::vmdt_seal::{identity::SecretIdentity, session::Local};
 use vmdt_rdt::{Config, Endpoint, Event, WriteError, congestion};
 use vmdt_wire::{FlowId, MessageId, NodeId, ShareIndex};
 
@@ -17,6 +21,8 @@ use crate::process::Args;
 
 /// Octets of bulk content written to a flow at once.
 const WRITE: usize = 64 * 1024;
+/// Datagrams that leave before others are looked for again.
+const SEND_BATCH: usize = 256;
 
 fn config(name: &str) -> Config {
     let mut config = Config::default();
@@ -26,10 +32,29 @@ fn config(name: &str) -> Config {
     config
 }
 
-fn endpoint(name: &str, id: &str) -> Result<Endpoint> {
+/// The endpoint of one of the two, and the other's id. Their keys are no secret in the lab.
+fn endpoint(name: &str, is_server: bool) -> Result<(Endpoint, NodeId)> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| anyhow!("no random numbers: {e}"))?;
-    Ok(Endpoint::new(config(name), id.parse()?, seed))
+    if name == "rdt-sealed" {
+        let local =
+            |is_server| Local::new(SecretIdentity::from_seed(&[u8::from(is_server); 32]), 1);
+        let mut config = default_transport();
+        config.set_sealing(local(is_server));
+        let peer = local(!is_server).node_id();
+        return Ok((
+            Endpoint::new(config, local(is_server).node_id(), seed),
+            peer,
+        ));
+    }
+    let (id, peer) = match is_server {
+        true => ("bob", "alice"),
+        false => ("alice", "bob"),
+    };
+    Ok((
+        Endpoint::new(config(name), id.parse()?, seed),
+        peer.parse()?,
+    ))
 }
 
 /// An incoming flow.
@@ -41,7 +66,8 @@ struct Incoming {
 
 struct Driver {
     endpoint: Endpoint,
-    socket: UdpSocket,
+    socket: Socket,
+    arrived: Vec<Received>,
     peer: NodeId,
     outbox: Option<Outbox>,
     inbox: Inbox,
@@ -56,28 +82,31 @@ struct Driver {
 
 impl Driver {
     async fn step(&mut self) -> Result<()> {
-        self.flush().await?;
+        let more = self.flush();
         let sleep = async |at: Option<std::time::Instant>| match at {
             Some(at) => tokio::time::sleep_until(at.into()).await,
             None => std::future::pending().await,
         };
         let deadline = self.endpoint.poll_timeout();
         let free = self.waiting.is_none() && self.connected;
+        let (io, blocked) = (self.socket.io(), self.socket.is_blocked());
         tokio::select! {
             biased;
-            ready = self.socket.readable() => {
+            ready = io.readable() => {
                 ready?;
-                let mut buffer = [0u8; 2048];
-                while let Ok((len, from)) = self.socket.try_recv_from(&mut buffer) {
-                    let octets = Bytes::copy_from_slice(buffer.get(..len).unwrap_or_default());
-                    self.endpoint.handle_datagram(clock::now(), from, octets);
+                self.socket.receive(&mut self.arrived);
+                let now = clock::now();
+                for (from, ecn, octets) in self.arrived.drain(..) {
+                    self.endpoint.handle_owned_datagram(now, from, ecn, octets);
                 }
             }
+            ready = io.writable(), if blocked => ready?,
             message = next(&mut self.outbox), if free => match message {
                 Some(message) => self.take(message),
                 None => self.outbox = None,
             },
             () = sleep(deadline) => self.endpoint.handle_timeout(clock::now()),
+            () = std::future::ready(()), if more => tokio::task::yield_now().await,
         }
         while let Some(event) = self.endpoint.poll_event() {
             self.on_event(event)?;
@@ -86,12 +115,29 @@ impl Driver {
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<()> {
-        while let Some(transmit) = self.endpoint.poll_transmit(clock::now(), &mut self.buffer) {
-            // a datagram that the system refuses counts as lost
-            let _ = self.socket.send_to(&self.buffer, transmit.to).await;
+    /// Sends what there is room for; whether there is more than was taken at once.
+    fn flush(&mut self) -> bool {
+        let Driver {
+            endpoint,
+            socket,
+            buffer,
+            ..
+        } = self;
+        let send = |socket: &mut Socket, endpoint: &mut Endpoint| {
+            socket.send(|to, octets| endpoint.refused(clock::now(), to, octets));
+            socket.is_blocked()
+        };
+        if send(socket, endpoint) {
+            return false;
         }
-        Ok(())
+        for _ in 0..SEND_BATCH {
+            let Some(transmit) = endpoint.poll_transmit(clock::now(), buffer) else {
+                send(socket, endpoint);
+                return false;
+            };
+            socket.queue(&transmit, buffer);
+        }
+        !send(socket, endpoint)
     }
 
     fn take(&mut self, message: Message) {
@@ -113,21 +159,20 @@ impl Driver {
 
     fn retry(&mut self) {
         while let Some((flow, mut octets, last)) = self.waiting.take() {
-            let part = octets.split_to(octets.len().min(WRITE));
-            let now = clock::now();
-            match self.endpoint.write(now, self.peer, flow, part.clone()) {
-                Ok(()) if octets.is_empty() => {
-                    if last {
-                        let _ = self.endpoint.finish(now, self.peer, flow);
-                    }
-                }
-                Ok(()) => self.waiting = Some((flow, octets, last)),
+            let part = octets.slice(..octets.len().min(WRITE));
+            let (now, len) = (clock::now(), part.len());
+            match self.endpoint.write(now, self.peer, flow, part) {
+                Ok(()) => octets.advance(len),
                 Err(WriteError::Blocked { .. }) => {
-                    let rest = [part, octets].concat();
-                    self.waiting = Some((flow, rest.into(), last));
+                    self.waiting = Some((flow, octets, last));
                     return;
                 }
                 Err(_) => return,
+            }
+            if !octets.is_empty() {
+                self.waiting = Some((flow, octets, last));
+            } else if last {
+                let _ = self.endpoint.finish(now, self.peer, flow);
             }
         }
     }
@@ -176,20 +221,18 @@ async fn next(outbox: &mut Option<Outbox>) -> Option<Message> {
 
 async fn driver(
     name: &str,
-    id: &str,
-    peer: &str,
+    is_server: bool,
     port: u16,
     outbox: Outbox,
     inbox: Inbox,
 ) -> Result<Driver> {
     let socket = UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], port))).await?;
-    let buffers = socket2::SockRef::from(&socket);
-    buffers.set_recv_buffer_size(4 << 20)?;
-    buffers.set_send_buffer_size(4 << 20)?;
+    let (endpoint, peer) = endpoint(name, is_server)?;
     Ok(Driver {
-        endpoint: endpoint(name, id)?,
-        socket,
-        peer: peer.parse()?,
+        endpoint,
+        socket: Socket::new(socket)?,
+        arrived: Vec::new(),
+        peer,
         outbox: Some(outbox),
         inbox,
         incoming: BTreeMap::new(),
@@ -203,13 +246,13 @@ async fn driver(
 
 pub(crate) async fn serve(name: &str, args: &Args, outbox: Outbox, inbox: Inbox) -> Result<()> {
     let port = setting(args, "port")?;
-    let mut driver = driver(name, "bob", "alice", port, outbox, inbox).await?;
+    let mut driver = driver(name, true, port, outbox, inbox).await?;
     tokio::spawn(async move { while driver.step().await.is_ok() {} });
     Ok(())
 }
 
 pub(crate) async fn connect(name: &str, args: &Args, outbox: Outbox, inbox: Inbox) -> Result<()> {
-    let mut driver = driver(name, "alice", "bob", 0, outbox, inbox).await?;
+    let mut driver = driver(name, false, 0, outbox, inbox).await?;
     let to = *targets(args)?.first().context("to= names no address")?;
     driver.endpoint.connect(clock::now(), driver.peer, to);
     while !driver.connected {

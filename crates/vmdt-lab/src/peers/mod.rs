@@ -275,13 +275,13 @@ async fn serve(name: &str, args: Args, outbox: Outbox, inbox: Inbox) -> Result<(
             tcp::serve(name, &args, outbox, inbox).await
         }
         "onezero" => onezero::serve(&args, outbox, inbox).await,
-        "rdt" | "rdt-cubic" => bare::serve(name, &args, outbox, inbox).await,
+        "rdt" | "rdt-cubic" | "rdt-sealed" => bare::serve(name, &args, outbox, inbox).await,
         "pieces" | "pieces-rank" => pieces::serve(&args, outbox, inbox).await,
         "vmdt" => vmdt_peer::serve(&args, outbox, inbox).await,
         #[cfg(feature = "peers")]
         "tls-cubic" | "tls-bbr" => tls::serve(name, &args, outbox, inbox).await,
         #[cfg(feature = "peers")]
-        "quinn" | "quinn-bbr" | "quinn-cubic" => {
+        "quinn" | "quinn-bbr" | "quinn-cubic" | "quinn-large" => {
             quic::quinn_peer::serve(name, &args, outbox, inbox).await
         }
         #[cfg(feature = "peers")]
@@ -303,13 +303,13 @@ async fn connect(
             tcp::connect(name, args, outbox, inbox).await
         }
         "onezero" => onezero::connect(args, outbox, inbox).await,
-        "rdt" | "rdt-cubic" => bare::connect(name, args, outbox, inbox).await,
+        "rdt" | "rdt-cubic" | "rdt-sealed" => bare::connect(name, args, outbox, inbox).await,
         "pieces" | "pieces-rank" => pieces::connect(name, args, outbox, inbox).await,
         "vmdt" => vmdt_peer::connect(args, known, outbox, inbox).await,
         #[cfg(feature = "peers")]
         "tls-cubic" | "tls-bbr" => tls::connect(name, args, outbox, inbox).await,
         #[cfg(feature = "peers")]
-        "quinn" | "quinn-bbr" | "quinn-cubic" => {
+        "quinn" | "quinn-bbr" | "quinn-cubic" | "quinn-large" => {
             quic::quinn_peer::connect(name, args, outbox, inbox).await
         }
         #[cfg(feature = "peers")]

@@ -1,13 +1,16 @@
 //! QUIC by `quinn`, and multipath QUIC by `noq`: a unidirectional stream for each message, so that
 //! no message waits for another one's losses; bulk content on one stream.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 
 use super::{Arrived, HEAD, Inbox, Outbox, Tag, locals, setting, targets, tls};
 use crate::process::Args;
+
+/// Octets of the largest datagrams where they are to be as large as those of sealed sessions.
+const LARGE: u16 = 16_376;
 
 /// What both libraries have in common.
 macro_rules! common {
@@ -80,7 +83,7 @@ macro_rules! common {
             config.transport_config(Arc::new(transport(name, args)?));
             let port: u16 = setting(args, "port")?;
             let at = SocketAddr::from(([0, 0, 0, 0], port));
-            let endpoint = $quic::Endpoint::server(config, at)?;
+            let endpoint = endpoint(name, Some(config), at)?;
             tokio::spawn(async move {
                 if let Some(incoming) = endpoint.accept().await
                     && let Ok(connection) = incoming.await
@@ -92,13 +95,27 @@ macro_rules! common {
             Ok(())
         }
 
+        fn endpoint(
+            name: &str,
+            server: Option<$quic::ServerConfig>,
+            at: SocketAddr,
+        ) -> Result<$quic::Endpoint> {
+            let mut config = $quic::EndpointConfig::default();
+            if name.ends_with("large") {
+                config.max_udp_payload_size(LARGE)?;
+            }
+            let runtime = $quic::default_runtime().context("no runtime")?;
+            let socket = UdpSocket::bind(at)?;
+            Ok($quic::Endpoint::new(config, server, socket, runtime)?)
+        }
+
         async fn dial(name: &str, args: &Args) -> Result<$quic::Connection> {
             let crypto =
                 $quic::crypto::rustls::QuicClientConfig::try_from(tls::client_config(args)?)?;
             let mut config = $quic::ClientConfig::new(Arc::new(crypto));
             config.transport_config(Arc::new(transport(name, args)?));
             #[allow(unused_mut)]
-            let mut endpoint = $quic::Endpoint::client(SocketAddr::from(([0, 0, 0, 0], 0)))?;
+            let mut endpoint = endpoint(name, None, SocketAddr::from(([0, 0, 0, 0], 0)))?;
             endpoint.set_default_client_config(config);
             let to = *targets(args)?.first().context("to= names no address")?;
             let connection = endpoint.connect(to, tls::NAME)?.await?;
@@ -118,6 +135,11 @@ pub(super) mod quinn_peer {
         if name.ends_with("bbr") {
             let bbr = quinn::congestion::BbrConfig::default();
             config.congestion_controller_factory(Arc::new(bbr));
+        }
+        if name.ends_with("large") {
+            let mut discovery = quinn::MtuDiscoveryConfig::default();
+            discovery.upper_bound(LARGE);
+            config.mtu_discovery_config(Some(discovery));
         }
         Ok(config)
     }
