@@ -270,7 +270,7 @@ impl Session {
         let options = ConnectOptions::new()
             .with_connect_timeout(CALL)
             .with_keep_alive(RENEWAL, CALL);
-        let mut client = Client::connect(&place.endpoints, Some(options))
+        let client = Client::connect(&place.endpoints, Some(options))
             .await
             .map_err(other)?;
         let sent = Instant::now();
@@ -332,9 +332,8 @@ impl Session {
                 _ => break,
             }
         }
-        let watch = listen(&mut client, &prefix, revision + 1)
-            .await
-            .map_err(other)?;
+        // Each attempt may meet the one member that is down: the others know the same.
+        let watch = retry(|| listen(&client, &prefix, revision + 1)).await;
         let session = Session {
             client,
             prefix,
@@ -370,7 +369,7 @@ impl Session {
             // The member that we listened to has ended: the others know the same.
             Ok(None) | Err(_) => {
                 sleep(PAUSE).await;
-                let again = listen(&mut self.client, &self.prefix, self.seen + 1);
+                let again = listen(&self.client, &self.prefix, self.seen + 1);
                 if let Ok(Ok(watch)) = timeout(CALL, again).await {
                     self.watch = watch;
                 }
@@ -585,10 +584,11 @@ fn first_kv(done: &etcd_client::TxnResponse) -> Option<(i64, i64, Vec<u8>)> {
 }
 
 async fn listen(
-    client: &mut Client,
+    client: &Client,
     prefix: &str,
     from: i64,
 ) -> Result<WatchStream, etcd_client::Error> {
+    let mut client = client.clone();
     let options = WatchOptions::new().with_prefix().with_start_revision(from);
     client.watch(prefix, Some(options)).await
 }

@@ -228,6 +228,21 @@ async fn a_batch_larger_than_a_transaction_is_kept_whole() {
     b.close().await;
 }
 
+/// Every request of the beginning may go to the member that is down first: one attempt in three
+/// would do so with each of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_start_while_a_member_of_etcd_is_down() {
+    if !etcd::is_there() {
+        return;
+    }
+    let mut etcd = Etcd::start().await;
+    etcd.kill(0);
+    for attempt in 0..12 {
+        let opened = EtcdStore::open(&etcd.endpoints(), PREFIX).await;
+        assert!(opened.is_ok(), "attempt {attempt}: {opened:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_etcd_that_is_not_there_is_an_error() {
     let nowhere = ["http://127.0.0.1:1".to_owned()];
