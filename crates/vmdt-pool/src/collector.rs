@@ -560,6 +560,22 @@ impl Collector {
         };
     }
 
+    /// How many octets a share of `message` has, where its announcement tells the caller. Otherwise
+    /// a share is taken to be as large as usual lately: too small for the first shares of a file
+    /// after a chat, which would count as late before they could be here, and cost the budget of
+    /// hedging next to nothing. Counts for the shares that were not asked for.
+    pub fn set_share_octets(&mut self, now: Instant, message: MessageId, octets: u64) {
+        let floor = self.budget.map(|budget| budget.config().floor);
+        let waits = waits(&self.estimator, &self.paths, octets, floor);
+        let Some(gathering) = self.gatherings.get_mut(&message) else {
+            return;
+        };
+        if gathering.share_octets.replace(octets) != Some(octets) {
+            gathering.wait_anew(waits);
+            self.ask(now, message, false);
+        }
+    }
+
     /// How long active shares are waited for at present before frozen ones are asked for.
     pub fn unfreeze_after(&self) -> Duration {
         self.estimator.wait()
@@ -610,8 +626,10 @@ impl Collector {
     /// Asks for what is missing and sets the time to look again.
     fn ask(&mut self, now: Instant, message: MessageId, last_resort: bool) {
         let floor = self.budget.map(|budget| budget.config().floor);
-        let waits = waits(&self.estimator, &self.paths, self.share_octets, floor);
         let max_asks = self.config.max_asks;
+        let known = self.gatherings.get(&message).and_then(|g| g.share_octets);
+        let octets = known.unwrap_or(self.share_octets);
+        let waits = waits(&self.estimator, &self.paths, octets, floor);
         let Some(gathering) = self.gatherings.get_mut(&message) else {
             return;
         };

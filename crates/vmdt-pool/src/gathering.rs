@@ -149,6 +149,8 @@ pub(crate) struct Gathering {
     pub(crate) verdict: Verdict,
     /// Octets of good shares.
     octets: u64,
+    /// Octets of each share, where they are known before one came.
+    pub(crate) share_octets: Option<u64>,
 }
 
 impl Gathering {
@@ -169,7 +171,24 @@ impl Gathering {
             attempts: 0,
             verdict: Verdict::Collecting,
             octets: 0,
+            share_octets: None,
             announcement,
+        }
+    }
+
+    /// Waits for the shares that are expected and were not asked for as if they were announced with
+    /// these waits.
+    pub(crate) fn wait_anew(&mut self, waits: Waits<'_>) {
+        for (index, part) in &mut self.parts {
+            if part.share.is_some() || !part.expected || part.asks > 0 {
+                continue;
+            }
+            let Some(placed) = self.announcement.find(*index) else {
+                continue;
+            };
+            let (soft, overdue) = waits.of(placed.holder);
+            part.late_after = after(part.since, soft);
+            part.overdue_after = after(part.since, overdue);
         }
     }
 

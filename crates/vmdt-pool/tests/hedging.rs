@@ -73,6 +73,44 @@ fn a_share_later_than_its_path_is_replaced_and_the_loser_is_cancelled() {
     assert_eq!(report.traffic, 12);
 }
 
+/// A file after a chat: the usual share is no measure of its first ones.
+#[test]
+fn a_share_of_known_size_is_late_by_that_size_and_costs_it() {
+    // 900 octets take 0.9 ms at 1 MB/s, and the budget of 1,000 has them
+    let (mut bob, now) = (bob(0.1), base());
+    let first = |bob: &mut Collector, octets| {
+        bob.announce(now, &announcement(1, 3, 3, &HOLDERS)).unwrap();
+        bob.set_share_octets(now, message(1), octets);
+        bring(bob, now + ms(30), 1, 2);
+        bring(bob, now + ms(30), 1, 3);
+        bob.poll_timeout()
+    };
+    let late = now + ms(60) + Duration::from_micros(900);
+    assert_eq!(first(&mut bob, 900), Some(late));
+    bob.handle_timeout(late);
+    assert_eq!(said(&mut bob), ["Unfreeze 4 frank"]);
+    let report = bob.hedging().unwrap();
+    assert_eq!((report.hedges, report.octets), (1, 900));
+
+    // 20,000 take 20 ms, and are too much for it
+    let (mut bob, _) = (self::bob(0.1), now);
+    assert_eq!(first(&mut bob, 20_000), Some(now + ms(80)));
+    bob.handle_timeout(now + ms(80));
+    assert!(said(&mut bob).is_empty());
+    let report = bob.hedging().unwrap();
+    assert_eq!((report.hedges, report.octets, report.denied), (0, 0, 1));
+}
+
+/// Nothing is known of such a message, and nothing is kept.
+#[test]
+fn the_size_of_shares_of_an_unknown_message_changes_nothing() {
+    let (mut bob, now) = (bob(0.1), base());
+    bob.set_share_octets(now, message(1), 20_000);
+    assert_eq!(bob.poll_timeout(), None);
+    bob.announce(now, &announcement(1, 3, 3, &HOLDERS)).unwrap();
+    assert_eq!(bob.poll_timeout(), Some(now + ms(60)));
+}
+
 #[test]
 fn a_holder_that_delivers_what_was_announced_before_is_busy_and_not_late() {
     let (mut bob, now) = (bob(0.1), base());

@@ -229,7 +229,8 @@ pub struct CoreStats {
     pub relayed_datagrams: u64,
     /// Shares that did not match what their sender announced.
     pub bad_shares: u64,
-    /// Shares beyond k that were sent on at once, in case others are lost.
+    /// Shares beyond k that were sent on at once, in case others are lost, or at the end of a long
+    /// transfer on a path that had nothing else to do.
     pub redundant_shares: u64,
     /// Shares that were moved from a carrier that was lost or seemed so.
     pub moved_shares: u64,
@@ -709,6 +710,7 @@ impl Core {
             }
         }
         self.pump_ahead(now);
+        self.finish_early(now);
         if self.tick_at.is_none() {
             let busy = !self.outgoing.is_empty()
                 || !self.incoming.is_empty()

@@ -218,6 +218,8 @@ pub(crate) struct Outgoing {
     pub(crate) unplaced: Option<Unplaced>,
     pub(crate) next: u32,
     pub(crate) offset: u64,
+    /// Octets of frozen shares that were sent at its end although nobody asked for them.
+    pub(crate) finishing: u64,
     /// Where segments are put together to be sealed.
     plain: Vec<u8>,
     pub(crate) delivered: u64,
@@ -279,6 +281,7 @@ impl Outgoing {
             unplaced: None,
             next: 0,
             offset: 0,
+            finishing: 0,
             plain: Vec::new(),
             delivered: 0,
             window,

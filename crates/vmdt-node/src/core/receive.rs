@@ -396,6 +396,7 @@ impl Core {
         }
         let receives = ann.is_receiver(self.config.id);
         let listed = details.as_ref();
+        let share_octets = listed.map(|details| details.manifest().body_len() as u64);
         let holds = || ann.placed_at(self.config.id).next().is_some();
         // one of several receivers may hold a share for the others
         if !receives || holds() || self.pool.announcement(message).is_some() {
@@ -480,6 +481,9 @@ impl Core {
         match announced {
             Ok(Announced::AlreadyDelivered) => self.acknowledge_again(now, &ann, transfer),
             Ok(_) => {
+                if let Some(octets) = share_octets {
+                    self.collector.set_share_octets(now, message, octets);
+                }
                 let sender = ann.sender;
                 let local = self.config.id;
                 self.labels.entry(message).or_insert_with(|| Expected {

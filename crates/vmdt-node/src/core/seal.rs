@@ -629,7 +629,7 @@ impl Details {
         self.manifest().position().number
     }
 
-    fn manifest(&self) -> &vmdt_ssms::v2::Manifest {
+    pub(super) fn manifest(&self) -> &vmdt_ssms::v2::Manifest {
         match self {
             Details::One(one) => one.manifest(),
             Details::Group(group) => group.manifest(),

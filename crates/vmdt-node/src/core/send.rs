@@ -16,7 +16,7 @@ use super::event::TransferError;
 use super::limits::SendOptions;
 use super::links::Parcel;
 use super::outgoing::{Outgoing, Plan, Problem, Source, Unplaced};
-use super::peer::Turn;
+use super::peer::{Path, Turn};
 use super::placement::{self, Carrier, Carriers, Placement, PlacementError};
 use super::{Core, Event, Output};
 
@@ -28,6 +28,17 @@ pub(super) const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// Segments that may be under way before the first is confirmed; one more for each confirmation,
 /// up to the configured window.
 const FIRST_WINDOW: usize = 8;
+/// The end of a transfer has so many unconfirmed segments at least for which the direct path could
+/// bring another share: with fewer, members have handed on what they hold before it is there.
+const FINISHING: usize = 6;
+
+/// A share that waits at its sender until somebody asks for it.
+struct Frozen {
+    number: u32,
+    message: MessageId,
+    index: NonZeroU8,
+    octets: u64,
+}
 
 impl Core {
     /// Begins a transfer of octets or a file to a member. What it holds is asked for by
@@ -267,6 +278,64 @@ impl Core {
         for id in std::mem::take(&mut self.ahead) {
             self.pump_source(now, id);
         }
+    }
+
+    /// Once all content is spread, the direct path is idle while members hand on what they have. It
+    /// then takes frozen shares of what is left, one after the other, the last segment first: members
+    /// come to it last, and are told that it is not needed any more. This is redundancy, and bounded
+    /// as hedges are: by their fraction of the content.
+    pub(super) fn finish_early(&mut self, now: Instant) {
+        if self.config.hedging.fraction <= 0.0 {
+            return;
+        }
+        let due = |(id, out): (&MessageId, &Outgoing)| Some((*id, self.next_to_finish(out)?));
+        let due: Vec<_> = self.outgoing.iter().filter_map(due).collect();
+        for (id, last) in due {
+            let Some(out) = self.outgoing.get_mut(&id) else {
+                continue;
+            };
+            out.finishing += last.octets;
+            let to = out.to;
+            self.stats.redundant_shares += 1;
+            self.own_share_wanted(now, to, last.message, last.index);
+        }
+    }
+
+    /// The next share that [`finish_early`](Self::finish_early) sends of a transfer.
+    fn next_to_finish(&self, out: &Outgoing) -> Option<Frozen> {
+        let all_spread = out.source == Source::Ended && out.unplaced.is_none();
+        let bulk = out.sealed && out.group.is_none() && !out.is_small();
+        if !all_spread || !bulk || out.in_flight.len() < FINISHING || !self.is_idle(out.to) {
+            return None;
+        }
+        let frozen = |message: &MessageId| {
+            let spread = self.spreads.get(message)?;
+            let (index, _) = spread.placement.iter().find(|(index, carrier)| {
+                *carrier == Carrier::Direct && !spread.active.contains(index)
+            })?;
+            Some(Frozen {
+                number: spread.number,
+                message: *message,
+                index,
+                octets: spread.shares.get(&index)?.len() as u64,
+            })
+        };
+        let frozen: Vec<Frozen> = out.in_flight.iter().filter_map(frozen).collect();
+        if frozen.len() < FINISHING {
+            return None;
+        }
+        let last = frozen.into_iter().max_by_key(|frozen| frozen.number)?;
+        let most = out.offset as f64 * self.config.hedging.fraction;
+        ((out.finishing + last.octets) as f64 <= most).then_some(last)
+    }
+
+    /// Whether a path that is well has nothing more to send.
+    fn is_idle(&self, to: NodeId) -> bool {
+        let free = self.peers.get(&to).is_some_and(|peer| {
+            peer.path == Path::Up && !peer.pulse.suspect && peer.queue.is_empty()
+        });
+        let sent = |stats: vmdt_rdt::PathStats| stats.queued as u64 <= stats.bytes_in_flight;
+        free && self.rdt.stats(to).is_some_and(sent)
     }
 
     /// How many segments of a transfer take room in the window, and the first that somebody who is
