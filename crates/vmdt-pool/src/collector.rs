@@ -192,7 +192,8 @@ impl Collector {
             }
         }
         let floor = self.budget.map(|budget| budget.config().floor);
-        let waits = waits(&self.estimator, &self.paths, self.share_octets, floor);
+        let octets = self.octets_of_share(message);
+        let waits = waits(&self.estimator, &self.paths, octets, floor);
         let outcome = if let Some(known) = self.gatherings.get_mut(&message) {
             if known.announcement.check_update(&newer)? == Standing::Stale {
                 return Ok(Announced::Known);
@@ -623,12 +624,17 @@ impl Collector {
         }
     }
 
+    /// What a share of `message` has, or what is usual.
+    fn octets_of_share(&self, message: MessageId) -> u64 {
+        let known = self.gatherings.get(&message).and_then(|g| g.share_octets);
+        known.unwrap_or(self.share_octets)
+    }
+
     /// Asks for what is missing and sets the time to look again.
     fn ask(&mut self, now: Instant, message: MessageId, last_resort: bool) {
         let floor = self.budget.map(|budget| budget.config().floor);
         let max_asks = self.config.max_asks;
-        let known = self.gatherings.get(&message).and_then(|g| g.share_octets);
-        let octets = known.unwrap_or(self.share_octets);
+        let octets = self.octets_of_share(message);
         let waits = waits(&self.estimator, &self.paths, octets, floor);
         let Some(gathering) = self.gatherings.get_mut(&message) else {
             return;

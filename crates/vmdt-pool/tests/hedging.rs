@@ -101,6 +101,22 @@ fn a_share_of_known_size_is_late_by_that_size_and_costs_it() {
     assert_eq!((report.hedges, report.octets, report.denied), (0, 0, 1));
 }
 
+/// Who holds a share may change; how large it is does not.
+#[test]
+fn a_share_that_moves_keeps_its_known_size() {
+    let (mut bob, now) = (bob(0.1), base());
+    let mut ann = announcement(1, 3, 3, &HOLDERS);
+    bob.announce(now, &ann).unwrap();
+    bob.set_share_octets(now, message(1), 20_000);
+    bring(&mut bob, now + ms(5), 1, 2);
+    bring(&mut bob, now + ms(5), 1, 3);
+    // from carol to erin: 40 + 4 * 5 ms and 20 ms from then on
+    ann.shares[0].holder = node("erin");
+    ann.version += 1;
+    bob.announce(now + ms(10), &ann).unwrap();
+    assert_eq!(bob.poll_timeout(), Some(now + ms(90)));
+}
+
 /// Nothing is known of such a message, and nothing is kept.
 #[test]
 fn the_size_of_shares_of_an_unknown_message_changes_nothing() {
