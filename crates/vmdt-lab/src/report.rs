@@ -167,6 +167,17 @@ fn column(row: &Row) -> Column {
     )
 }
 
+/// How many seeds the contender with the fewest has, and the one with the most.
+fn seeds(rows: &[Row]) -> (u64, u64) {
+    let mut most: BTreeMap<&str, u64> = BTreeMap::new();
+    for row in rows {
+        let of = most.entry(row.contender.as_str()).or_default();
+        *of = row.seed.max(*of);
+    }
+    let fewest = most.values().min().copied().unwrap_or(0);
+    (fewest, most.values().max().copied().unwrap_or(0))
+}
+
 fn section(text: &mut String, figure: &Figure, rows: &[Row]) -> Result<()> {
     let mut columns: Vec<Column> = Vec::new();
     let mut cells: BTreeMap<(String, Column), Vec<&Row>> = BTreeMap::new();
@@ -180,7 +191,7 @@ fn section(text: &mut String, figure: &Figure, rows: &[Row]) -> Result<()> {
             .or_default()
             .push(row);
     }
-    let seeds = rows.iter().map(|r| r.seed).max().unwrap_or(0);
+    let (fewest, seeds) = seeds(rows);
     writeln!(text, "## {}\n", figure.title)?;
     let unit = match figure.value {
         Some(value) => {
@@ -188,9 +199,14 @@ fn section(text: &mut String, figure: &Figure, rows: &[Row]) -> Result<()> {
         }
         None => "milliseconds".to_owned(),
     };
+    let range = match fewest == seeds {
+        true if seeds == 1 => "one seed".to_owned(),
+        true => format!("{seeds} seeds"),
+        false => format!("{fewest} to {seeds} seeds"),
+    };
     writeln!(
         text,
-        "{unit}; {seeds} seeds. Again: `cargo run -p vmdt-lab --release -- figure {} --seeds \
+        "{unit}; {range}. Again: `cargo run -p vmdt-lab --release -- figure {} --seeds \
          {seeds}`. Raw data: [{}.csv]({}.csv).\n",
         figure.id, figure.id, figure.id
     )?;
